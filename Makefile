@@ -1,0 +1,37 @@
+# make demo and make test install what they need into .venv, once.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+bin := .venv/bin
+manifests := pyproject.toml producer/pyproject.toml scripts/install.sh
+
+.PHONY: help demo test check lint types imports clean
+help: ## what each target does
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/.runtime: $(manifests)
+	@scripts/install.sh
+	@touch $@
+
+.venv/.dev: $(manifests)
+	@scripts/install.sh dev
+	@touch .venv/.runtime $@
+
+demo: .venv/.runtime ## a real fleet on this machine: server, worker with vLLM, Flower; runs a job set and stops (ARGS="--model …")
+	@$(bin)/fleet demo $(ARGS)
+
+test: .venv/.dev ## every test, with the real vLLM engine, a real server and real workers (ARGS="-k pool")
+	@$(bin)/pytest $(ARGS)
+
+lint: .venv/.dev
+	@$(bin)/ruff check . && $(bin)/ruff format --check .
+
+types: .venv/.dev
+	@$(bin)/mypy
+
+imports: .venv/.dev
+	@$(bin)/lint-imports
+
+check: lint types imports test ## all that CI runs
+
+clean: ## removes .venv and .fleet
+	@rm -rf .venv .fleet

@@ -1,0 +1,74 @@
+"""What a caller may catch.
+
+::
+
+    FleetError
+    ├── InvalidRequest      the request breaks the contract; nothing was queued
+    ├── UnknownModel        no worker ever served this model and nobody declared it; nothing was queued
+    ├── SubmitFailed        Redis could not be reached or refused; safe to submit again
+    ├── ResultNotReady      still queued or running when the caller's timeout ran out
+    ├── ResultExpired       no such job: the id is wrong, or its result was kept long enough
+    └── InferenceFailed     the fleet answered: the job failed, and why (a code of the closed list)
+"""
+
+from collections.abc import Iterable
+
+from producer.contract import Failure, FailureCode
+
+
+class FleetError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+
+class InvalidRequest(FleetError):
+    """The request breaks the contract; the message names the field and what it may be. Nothing was queued."""
+
+
+class UnknownModel(FleetError):
+    """No worker ever served this model and no operator declared it. Nothing was queued."""
+
+    def __init__(self, model: str, known: Iterable[str]) -> None:
+        self.model = model
+        self.known = tuple(sorted(known))
+        names = ", ".join(self.known) or "none yet"
+        super().__init__(
+            f"model {model!r} is not known to this fleet (known: {names}); start a worker that serves it, "
+            f"or declare it with: fleet models declare {model}"
+        )
+
+
+class SubmitFailed(FleetError):
+    """Redis could not be reached or refused the job; submitting again is safe."""
+
+
+class ResultNotReady(FleetError):
+    """The job was still queued or running when the caller's timeout ran out; asking again is fine."""
+
+
+class ResultExpired(FleetError):
+    """Nothing is known of this job: the id is wrong, or its result was kept for its lifetime and is gone."""
+
+
+class InferenceFailed(FleetError):
+    """The fleet answered that the job failed; ``code`` says why, ``retryable`` whether sending it again can help.
+
+    This is also the exception that Celery stores for a failed ``fleet.generate``, so its arguments are plain JSON.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(str(code), message)
+        self.code = FailureCode(code)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request, sent again later, may succeed."""
+        return self.code.retryable
+
+    @property
+    def failure(self) -> Failure:
+        """The wire form."""
+        return Failure(code=self.code, message=self.message)

@@ -1,0 +1,39 @@
+"""The base of everything on the wire: immutable, and an unknown field is refused with the nearest known name."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+
+class StrictModel(BaseModel):
+    """A frozen model that names what it does not know instead of dropping it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="utf8")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
+        if isinstance(value, Mapping):
+            for name in value:
+                if name not in cls.model_fields:
+                    raise ValueError(unknown_name("field", str(name), cls.model_fields))
+        return value
+
+
+def unknown_name(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    """A sentence that refuses ``name`` and offers what was probably meant, or everything that is known."""
+    nearest = get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}"
+    return f"unknown {kind} {name!r}: {hint}"
+
+
+def readable(error: ValidationError) -> str:
+    """Each finding of a validation error as ``path: what is wrong``, joined by semicolons; never the input itself."""
+    findings = []
+    for finding in error.errors(include_url=False, include_input=False, include_context=False):
+        path = ".".join(str(part) for part in finding["loc"])
+        text = finding["msg"].removeprefix("Value error, ")
+        findings.append(f"{path}: {text}" if path else text)
+    return "; ".join(findings)

@@ -5,10 +5,12 @@
     FleetError
     ├── InvalidRequest      the request breaks the contract; nothing was queued
     ├── UnknownModel        no worker ever served this model and nobody declared it; nothing was queued
-    ├── SubmitFailed        Redis could not be reached or refused; safe to submit again
+    ├── FleetUnreachable    Redis could not be reached, or refused; asking again is safe
+    │   └── SubmitFailed    the same while submitting: no job is half-queued
     ├── ResultNotReady      still queued or running when the caller's timeout ran out
     ├── ResultExpired       no such job: the id is wrong, or its result was kept long enough
     └── InferenceFailed     the fleet answered: the job failed, and why (a code of the closed list)
+        └── EngineBusy      the same for a job that found no engine with room, through all its retries
 """
 
 from collections.abc import Iterable
@@ -37,8 +39,12 @@ class UnknownModel(FleetError):
         )
 
 
-class SubmitFailed(FleetError):
-    """Redis could not be reached or refused the job; submitting again is safe."""
+class FleetUnreachable(FleetError):
+    """Redis could not be reached, or refused; nothing was changed, and asking again is safe."""
+
+
+class SubmitFailed(FleetUnreachable):
+    """Redis could not be reached, or refused the job: it is queued whole or not at all, and may be submitted again."""
 
 
 class ResultNotReady(FleetError):
@@ -72,3 +78,7 @@ class InferenceFailed(FleetError):
     def failure(self) -> Failure:
         """The wire form."""
         return Failure(code=self.code, message=self.message)
+
+
+class EngineBusy(InferenceFailed):
+    """The engine had no room. Celery's autoretry sends the job round again; its caller sees this after the last time."""

@@ -73,12 +73,15 @@ class EmbeddedServer:
             "appendfsync": self.append_fsync,
             "maxmemory-policy": "noeviction",
         }
-        return [str(get_binary_path()), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        return [
+            str(get_binary_path()),
+            *(part for name, value in options.items() for part in (f"--{name}", str(value))),
+        ]
 
     def _answers(self, client: redis.Redis) -> bool:
         try:
             # Somebody else's server on this port answers too: ours is the one that keeps its data in our folder.
-            return str(client.config_get("dir")["dir"]) == str(self.folder.resolve())  # type: ignore[index,union-attr]
+            return str(client.config_get("dir")["dir"]) == str(self.folder.resolve())
         except redis.exceptions.RedisError:
             return False
 

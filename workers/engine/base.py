@@ -155,4 +155,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop the engine and free its memory. Idempotent; safe after a failed start or a death."""
+        """Stop the engine and free its memory. Idempotent; safe after a failed, cancelled or missing start or a death.
+
+        What still runs ends as if aborted; a later :meth:`generate` or :meth:`check_health` raises EngineDead.
+        """

@@ -1,0 +1,1 @@
+"""Models that we make ourselves, for machines that reach no model hub."""

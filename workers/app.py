@@ -1,0 +1,110 @@
+"""The Celery app of one worker, with the settings that were measured to matter (ARCHITECTURE.md says why)."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+from producer import keys
+from producer.contract import GenerationResult
+from producer.errors import EngineBusy, InferenceFailed
+from workers.inference.classify import Failed
+
+MAX_RETRIES: Final = 5
+RETRY_BACKOFF_MAX_SECONDS: Final = 60
+RESULT_REPR_CHARACTERS: Final = 200
+"""How much of a result events (and so Flower) show."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """What the app needs to know; times in seconds."""
+
+    redis_url: str
+    served_model_name: str
+    connect_timeout_seconds: float = 5.0
+    socket_timeout_seconds: float = 30.0
+    visibility_timeout_seconds: float = 3600.0
+    result_expires_seconds: int = 86_400
+    soft_time_limit_seconds: float | None = None
+    time_limit_seconds: float | None = None
+
+
+def make_app(settings: AppSettings) -> Celery:
+    """A Celery app whose worker serves ``fleet.<model>``; stock but for the consumer and the result backend."""
+    app = Celery("fleet", set_as_current=True)
+    app.conf.update(_conf(settings))
+    register_generate(app)
+    return app
+
+
+def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -> None:  # noqa: ANN401 - Celery's options
+    """Register an engine task: its work is done before it runs, so it only returns or raises the outcome."""
+
+    def generate(self: Any, *_arguments: Any) -> Any:  # noqa: ANN401 - bound Celery task, JSON result
+        outcome = self.request.outcome
+        if isinstance(outcome, GenerationResult):
+            return outcome.model_dump(mode="json", exclude_none=True)
+        if isinstance(outcome, Failed):
+            kind = EngineBusy if outcome.retry_elsewhere else InferenceFailed
+            raise kind(outcome.code, outcome.message)
+        raise outcome
+
+    defaults: dict[str, Any] = {
+        "bind": True,
+        "name": name,
+        "typing": False,
+        "Request": "workers.consumer:DecodedRequest",
+        "throws": (InferenceFailed, SoftTimeLimitExceeded),
+        "autoretry_for": (EngineBusy,),
+        "max_retries": MAX_RETRIES,
+        "retry_backoff": True,
+        "retry_backoff_max": RETRY_BACKOFF_MAX_SECONDS,
+        "retry_jitter": True,
+        "resultrepr_maxsize": RESULT_REPR_CHARACTERS,
+    }
+    app.task(**(defaults | options))(generate)
+
+
+def _conf(settings: AppSettings) -> dict[str, Any]:
+    timeouts = {
+        "socket_timeout": settings.socket_timeout_seconds,
+        "socket_connect_timeout": settings.connect_timeout_seconds,
+    }
+    return {
+        "broker_url": settings.redis_url,
+        "broker_transport_options": timeouts
+        | {
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            "priority_steps": sorted(keys.PRIORITY_STEPS.values()),
+            "queue_order_strategy": "priority",
+            # A worker killed while it restores what another one lost must not block that for the stock 300 s.
+            "unacked_mutex_expire": 5,
+        },
+        "broker_connection_retry_on_startup": True,
+        # Jobs go on while Redis is away; their results wait.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "result_backend": f"workers.backend:FleetBackend+{settings.redis_url}",
+        "result_backend_always_retry": True,
+        "result_backend_transport_options": timeouts,
+        "redis_socket_timeout": settings.socket_timeout_seconds,
+        "redis_socket_connect_timeout": settings.connect_timeout_seconds,
+        "result_expires": settings.result_expires_seconds,
+        "result_serializer": "json",
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": keys.queue(settings.served_model_name),
+        "task_acks_late": True,
+        "task_inherit_parent_priority": True,
+        "task_send_sent_event": True,
+        "task_soft_time_limit": settings.soft_time_limit_seconds,
+        "task_time_limit": settings.time_limit_seconds,
+        "worker_consumer": "workers.consumer:FleetConsumer",
+        "worker_deduplicate_successful_tasks": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": True,
+        # Celery's stand-in for stdout has no fileno, and vLLM's EngineCore dies of that when it is started.
+        "worker_redirect_stdouts": False,
+        "worker_hijack_root_logger": False,
+    }

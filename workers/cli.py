@@ -1,0 +1,11 @@
+"""The commands that the full install adds to ``fleet``."""
+
+import typer
+
+from workers.commands import config, flower, worker
+
+
+def register(app: typer.Typer) -> None:
+    """Add them; the entry point of the group ``inference_fleet.commands``."""
+    for command in (worker, flower, config):
+        command.register(app)

@@ -1,0 +1,1 @@
+"""Command groups of the full install; each module has one ``register(app)``."""

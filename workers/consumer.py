@@ -1,0 +1,84 @@
+"""Celery's consumer, except that a message which cannot be understood is answered instead of only logged.
+
+Stock Celery acknowledges an undecodable body without a result and logs the body; a body of the wrong shape ends the
+worker. Here both, and an unknown task, become a FAILURE for the caller, without the body in the log.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery import signals
+from celery.app.task import Context
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request
+
+from producer.contract import FailureCode
+from producer.errors import InferenceFailed
+
+log = logging.getLogger(__name__)
+
+
+class DecodedRequest(Request):
+    """A request that hands the pool the body it has decoded already, so that nobody decodes it again."""
+
+    def __init__(self, message: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        super().__init__(message, **options)
+        if not self._decoded:
+            self._body = message.payload
+            self._content_type = self._content_encoding = None
+
+
+class FleetConsumer(Consumer):
+    """Named by the ``worker_consumer`` setting."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - Celery's
+        """The stock handler, with what it does not expect of a message's shape turned into an answer."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def handle_or_answer(message: Any) -> Any:  # noqa: ANN401 - kombu's
+            try:
+                return handle(message)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                return self.on_invalid_task(None, message, error)
+
+        return handle_or_answer
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ANN401 - Celery's signature
+        """The body is not what its content type says."""
+        self._answer(message, f"the message body cannot be decoded: {exc}")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ANN401, ARG002 - Celery's
+        """The body decodes, but is not (args, kwargs, embed), or its content type is not accepted."""
+        self._answer(message, f"the message is not a Celery task message: {exc}")
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ANN401, ARG002 - Celery's
+        """No such task here."""
+        name, job_id = message.headers.get("task"), message.headers.get("id")
+        self._answer(message, f"no task {name!r} on this worker; generation is fleet.generate")
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=job_id)
+
+    def _answer(self, message: Any, text: str) -> None:  # noqa: ANN401 - kombu's
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        job_id = headers.get("id")
+        failure = InferenceFailed(FailureCode.INVALID_REQUEST, text)
+        log.error("%s", text, extra={"action": "message_refused", "job_id": job_id})
+        if isinstance(job_id, str) and job_id:
+            # The result first: were the worker killed in between, the message would come again, not vanish.
+            self.app.backend.mark_as_failure(job_id, failure, request=_context(headers, message))
+            if self.event_dispatcher:
+                self.event_dispatcher.send("task-failed", uuid=job_id, exception=repr(failure), traceback=None)
+        message.reject_log_error(log, self.connection_errors)
+
+
+def _context(headers: dict[str, Any], message: Any) -> Context:  # noqa: ANN401 - kombu's
+    return Context(
+        {
+            "id": headers.get("id"),
+            "task": headers.get("task"),
+            "root_id": headers.get("root_id"),
+            "correlation_id": message.properties.get("correlation_id"),
+            "delivery_info": message.delivery_info or {},
+        }
+    )

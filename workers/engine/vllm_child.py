@@ -1,0 +1,57 @@
+"""What we add to the processes that vLLM starts: they end with the worker, and say why they did not come up.
+
+vLLM calls :func:`register` in each of its processes (entry point group ``vllm.general_plugins``). It does nothing in
+the worker itself. Without it an EngineCore whose worker was killed would keep its GPU memory for ever.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+from workers.engine.vllm_failure import cause_in_one_line
+
+FAILURE_FILE_VARIABLE: Final = "FLEET_ENGINE_FAILURE_FILE"
+"""Names the file to which a process that fails to start appends its cause; set by the worker while it starts one."""
+
+ENGINE_CORE: Final = "EngineCore"
+"""How vLLM's engine process is named; its own workers already end when it does."""
+
+START_FAILURE: Final = "failed to start"
+"""What vLLM logs, with the exception, in the process that did not come up."""
+
+
+def register() -> None:
+    """Tie this process to its parent and report a failing start; does nothing in a process that vLLM did not start."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if multiprocessing.current_process().name.startswith(ENGINE_CORE):
+        threading.Thread(target=_end_with_parent, name="end-with-worker", daemon=True).start()
+    if path := os.environ.get(FAILURE_FILE_VARIABLE):
+        logging.getLogger("vllm").addHandler(StartFailureReporter(Path(path)))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)  # a clean end could wait for work that nobody will collect
+
+
+class StartFailureReporter(logging.Handler):
+    """Appends the cause of a failing start to a file, one line per process that failed, the first to fail first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(logging.ERROR)
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the cause if this record is a process' last words."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and START_FAILURE in record.getMessage():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(cause_in_one_line(error) + "\n")

@@ -1,0 +1,122 @@
+"""vLLM behind the engine seam: one AsyncLLM (V1) with its EngineCore process, for vLLM 0.26 up to 0.33."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from producer.contract import GenerationRequest
+from workers.engine.base import (
+    Capacity,
+    ChoiceIncrement,
+    Engine,
+    EngineConfig,
+    EngineDead,
+    EngineError,
+    EngineRequest,
+    EngineStartFailed,
+    Increment,
+)
+from workers.engine.vllm_errors import GONE, engine_error
+from workers.engine.vllm_failure import cause_in_one_line
+from workers.engine.vllm_launch import Launch
+from workers.engine.vllm_requests import rendered, sampling_params
+from workers.engine.vllm_results import increment_of
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+class VllmEngine(Engine):
+    """Generates with vLLM. Nothing is imported from vLLM, and nothing started, before :meth:`start`."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._launch: Launch | None = None
+        self._llm: AsyncLLM | None = None
+        self._attempts: dict[str, bool] = {}
+        """Every attempt that is here, and whether it was aborted."""
+
+    async def start(self) -> None:
+        """See :meth:`Engine.start`."""
+        self._launch = Launch(self._config)
+        self._llm = await asyncio.wrap_future(self._launch.outcome)
+        try:
+            # vLLM asks the engine once and remembers; afterwards a request enters it without giving way in between.
+            await self._llm.get_supported_tasks()
+        except Exception as error:
+            raise EngineStartFailed(cause_in_one_line(error)) from error
+
+    def _running(self) -> "AsyncLLM":
+        if self._llm is None:
+            raise EngineDead("the engine is not running")
+        return self._llm
+
+    async def generate(self, attempt: EngineRequest) -> AsyncIterator[Increment]:
+        """See :meth:`Engine.generate`."""
+        llm = self._running()
+        self._attempts[attempt.attempt_id] = False
+        try:
+            async for increment in self._increments(llm, attempt):
+                yield increment
+        except EngineError:
+            raise
+        except Exception as error:
+            raise engine_error(error, max_model_len=llm.model_config.max_model_len, errored=llm.errored) from error
+        finally:
+            del self._attempts[attempt.attempt_id]
+
+    async def _increments(self, llm: "AsyncLLM", attempt: EngineRequest) -> AsyncIterator[Increment]:
+        request = attempt.request
+        params = sampling_params(request)
+        prompt = await rendered(llm, request)
+        if self._attempts[attempt.attempt_id]:  # aborted while vLLM did not know it yet
+            yield _aborted(request)
+            return
+        follows_priority = llm.vllm_config.scheduler_config.policy == "priority"
+        outputs = llm.generate(prompt, params, attempt.attempt_id, priority=attempt.priority if follows_priority else 0)
+        async with aclosing(outputs):
+            async for output in outputs:
+                yield increment_of(output, params.logprobs or 0)
+
+    async def abort(self, attempt_id: str) -> None:
+        """See :meth:`Engine.abort`."""
+        if attempt_id in self._attempts:
+            self._attempts[attempt_id] = True
+            if self._llm is not None and not self._llm.errored:
+                await self._llm.abort(attempt_id)
+
+    async def check_health(self) -> None:
+        """See :meth:`Engine.check_health`; a killed EngineCore shows within a second."""
+        if self._running().errored:
+            raise EngineDead(GONE)
+
+    def capacity(self) -> Capacity:
+        """See :meth:`Engine.capacity`."""
+        config = self._running().vllm_config
+        blocks = config.cache_config.num_gpu_blocks
+        return Capacity(
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+            max_model_len=config.model_config.max_model_len,
+            kv_cache_tokens=blocks * config.cache_config.block_size if blocks else None,
+        )
+
+    async def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        for attempt_id in list(self._attempts):
+            await self.abort(attempt_id)
+        launch, self._launch = self._launch, None
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+            if llm.output_handler is not None:
+                await asyncio.gather(llm.output_handler, return_exceptions=True)
+        elif launch is not None:
+            await asyncio.to_thread(launch.abandon)
+
+
+def _aborted(request: GenerationRequest) -> Increment:
+    count = request.sampling.resolved().get("n", 1)
+    return Increment(
+        choices=tuple(ChoiceIncrement(index, "", 0, finish_reason="abort") for index in range(count)), prompt_tokens=0
+    )

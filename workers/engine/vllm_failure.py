@@ -1,0 +1,47 @@
+"""Why an engine did not come up, in one line, with the setting that would change it."""
+
+import re
+from typing import Final
+
+from pydantic import ValidationError
+
+from producer.strict import readable
+
+MOST_CHARACTERS: Final = 600
+
+SELF_EXPLAINING: Final = (ValueError, OSError, RuntimeError)
+"""Types whose message stands alone; others are named in front of it."""
+
+HINTS: Final = (
+    (
+        re.compile(r"out of memory|less than desired gpu memory|no available memory|can't allocate memory", re.I),
+        "lower gpu_memory_utilization or max_model_len, raise tensor_parallel_size, or choose a smaller model",
+    ),
+    (re.compile(r"max seq len|kv cache is needed|kv cache memory", re.I), "lower max_model_len"),
+    (
+        re.compile(r"offline|couldn't connect|can't load the configuration|not a local folder", re.I),
+        "check model: it must be a folder that holds config.json, or a name that the model hub can deliver",
+    ),
+    (re.compile(r"no such file|does not appear to have a file", re.I), "check the folder that model names"),
+    (re.compile(r"dtype|bfloat16|float16", re.I), "change dtype"),
+    (re.compile(r"world size|tensor parallel|attention heads", re.I), "change tensor_parallel_size"),
+    (
+        re.compile(r"proc\(s\): \{[^}]*: -9\b"),
+        "its process was killed from outside, most often because the machine ran out of memory",
+    ),
+)
+
+
+def cause_in_one_line(error: BaseException) -> str:
+    """The message of ``error`` on one line, and what to change where that is known."""
+    if isinstance(error, ValidationError):
+        text = readable(error)
+    elif isinstance(error, SELF_EXPLAINING) and str(error):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    line = " ".join(text.split())
+    if len(line) > MOST_CHARACTERS:
+        line = line[: MOST_CHARACTERS - 1] + "…"
+    hint = next((hint for pattern, hint in HINTS if pattern.search(text)), None)
+    return f"{line} (hint: {hint})" if hint else line

@@ -1,0 +1,126 @@
+"""From an engine configuration to a running AsyncLLM, or to the reason why there is none."""
+
+import dataclasses
+import multiprocessing
+import os
+import tempfile
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from producer.strict import unknown_name
+from workers.engine.base import EngineConfig, EngineOptionsInvalid, EngineStartFailed
+from workers.engine.vllm_child import ENGINE_CORE, FAILURE_FILE_VARIABLE
+from workers.engine.vllm_failure import cause_in_one_line
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+OWN_FIELDS: Final = ("model", "served_model_name")
+"""Fields of ``AsyncEngineArgs`` that the configuration has a place of its own for."""
+
+OPTIONS_REFUSED: Final = (ValueError, TypeError, NotImplementedError)
+"""What vLLM raises for an option that it refuses (pydantic's ValidationError is a ValueError)."""
+
+
+ABANDON_SECONDS: Final = 10.0
+"""How long an abandoned launch may take to end."""
+
+
+class Launch:
+    """A start in a thread of its own, so that the loop stays alive and an endless start can be given up."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.outcome: "Future[AsyncLLM]" = Future()
+        """The running engine, or the exception of :func:`launch`."""
+        self._config = config
+        # A daemon: a download that never ends must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="engine-launch", daemon=True)
+        self.outcome.set_running_or_notify_cancel()
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.outcome.set_result(launch(self._config))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the outcome is awaited
+            self.outcome.set_exception(error)
+
+    def abandon(self) -> None:
+        """End a start that nobody waits for any more, with its processes; blocks for :data:`ABANDON_SECONDS` at most."""
+        for child in multiprocessing.active_children():
+            if child.name.startswith(ENGINE_CORE):
+                child.kill()
+        self._thread.join(ABANDON_SECONDS)
+        if self.outcome.done() and self.outcome.exception() is None:
+            self.outcome.result().shutdown()
+
+
+def launch(config: EngineConfig) -> "AsyncLLM":
+    """Start the engine and wait until the model is loaded; blocks for as long as that takes.
+
+    Raises:
+        EngineOptionsInvalid: an option is unknown or refused.
+        EngineStartFailed: anything else.
+    """
+    # This process has threads and connections that a fork would copy in the middle of whatever they do.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    arguments = engine_arguments(config)
+    vllm_config = _engine_config(config, arguments)
+    with tempfile.TemporaryDirectory(prefix="fleet-engine-") as folder:
+        report = Path(folder) / "failure"
+        os.environ[FAILURE_FILE_VARIABLE] = str(report)
+        try:
+            return AsyncLLM.from_vllm_config(
+                vllm_config,
+                enable_log_requests=arguments.enable_log_requests,
+                disable_log_stats=arguments.disable_log_stats,
+            )
+        except Exception as error:
+            raise EngineStartFailed(_first_cause(report, error)) from error
+        finally:
+            del os.environ[FAILURE_FILE_VARIABLE]
+
+
+def engine_arguments(config: EngineConfig) -> "AsyncEngineArgs":
+    """vLLM's arguments for this configuration; options keep vLLM's defaults unless they are set.
+
+    Raises:
+        EngineOptionsInvalid: an option has a name that this vLLM does not know, or is set elsewhere.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known: dict[str, Any] = {field.name: field for field in dataclasses.fields(AsyncEngineArgs)}
+    for name in config.options:
+        if name in OWN_FIELDS:
+            raise EngineOptionsInvalid(f"engine option {name!r} is not set here: the worker has a setting for it")
+        if name not in known:
+            raise EngineOptionsInvalid(unknown_name("engine option", name, known))
+    try:
+        return AsyncEngineArgs(model=config.model, served_model_name=config.served_model_name, **config.options)
+    except OPTIONS_REFUSED as error:
+        raise EngineOptionsInvalid(cause_in_one_line(error)) from error
+
+
+def _engine_config(config: EngineConfig, arguments: "AsyncEngineArgs") -> "VllmConfig":
+    from vllm.usage.usage_lib import UsageContext
+
+    if config.model.startswith(("/", "./", "../")) and not Path(config.model).exists():
+        raise EngineStartFailed(f"the model folder {config.model!r} does not exist: change model")
+    try:
+        return arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    except OPTIONS_REFUSED as error:
+        raise EngineOptionsInvalid(cause_in_one_line(error)) from error
+    except Exception as error:
+        raise EngineStartFailed(cause_in_one_line(error)) from error
+
+
+def _first_cause(report: Path, error: Exception) -> str:
+    # vLLM's exception in this process only says that another process failed; the first that did knows why.
+    if report.exists() and (lines := report.read_text(encoding="utf-8").splitlines()):
+        return lines[0]
+    return cause_in_one_line(error)

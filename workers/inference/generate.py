@@ -1,0 +1,72 @@
+"""Step 3: let the engine generate, and gather its increments."""
+
+import asyncio
+from dataclasses import dataclass
+
+from producer.contract import FailureCode, GenerationRequest, TokenLogprob
+from workers.engine.base import Engine, EngineRequest, GenerationFailed, Increment, RequestRejected
+
+
+@dataclass
+class GatheredChoice:
+    """One choice, increment by increment."""
+
+    text: str = ""
+    token_count: int = 0
+    finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass
+class Gathered:
+    """All that the engine said about one attempt."""
+
+    choices: dict[int, GatheredChoice]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    first_token_seconds: float | None = None
+
+    @property
+    def completion_tokens(self) -> int:
+        """Over all choices."""
+        return sum(choice.token_count for choice in self.choices.values())
+
+    def add(self, increment: Increment) -> None:
+        """Take in what is new."""
+        self.prompt_tokens = increment.prompt_tokens
+        self.cached_tokens = increment.cached_tokens
+        if self.first_token_seconds is None:
+            self.first_token_seconds = increment.first_token_seconds
+        for new in increment.choices:
+            choice = self.choices.setdefault(new.index, GatheredChoice())
+            choice.text += new.text
+            choice.token_count += new.token_count
+            choice.finish_reason = new.finish_reason or choice.finish_reason
+            if new.logprobs is not None:
+                choice.logprobs = (choice.logprobs or ()) + new.logprobs
+
+
+async def generate(engine: Engine, attempt: EngineRequest, time_left_seconds: float | None) -> Gathered:
+    """Everything that the engine generates for ``attempt``.
+
+    Raises:
+        RequestRejected: the engine's own reason, or ``expired`` when the deadline passes while it runs.
+        EngineError: as :meth:`workers.engine.base.Engine.generate`.
+    """
+    gathered = Gathered(choices={})
+    try:
+        async with asyncio.timeout(time_left_seconds):
+            async for increment in engine.generate(attempt):
+                gathered.add(increment)
+    except TimeoutError:
+        raise RequestRejected(
+            FailureCode.EXPIRED, f"the deadline {deadline_of(attempt.request)} passed while the job ran"
+        ) from None
+    if not gathered.choices:
+        raise GenerationFailed("the engine ended the request without an output")
+    return gathered
+
+
+def deadline_of(request: GenerationRequest) -> str:
+    """The deadline as people read it."""
+    return request.deadline.isoformat() if request.deadline else "none"

@@ -1,0 +1,82 @@
+"""Prometheus metrics of one worker process; vLLM's own ``vllm:*`` series live in the same registry.
+
+Every series carries the label ``model``. Times are in seconds, sizes in bytes, as Prometheus asks.
+"""
+
+from typing import Final
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from workers.observe.records import BatchDrained, JobFinished
+
+DURATION_BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 600)
+QUEUE_WAIT_BUCKETS_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 43_200)
+FIRST_TOKEN_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+DRAIN_BUCKETS_JOBS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class WorkerMetrics:
+    """The observer behind ``/metrics``."""
+
+    def __init__(self, model: str, registry: CollectorRegistry = REGISTRY) -> None:
+        self._model = model
+        self._requests = Counter(
+            "fleet_requests", "Jobs with an outcome, by status.", ("model", "status"), registry=registry
+        )
+        self._duration = self._histogram(
+            "fleet_request_duration_seconds",
+            "From the worker taking a job to its outcome.",
+            DURATION_BUCKETS_SECONDS,
+            registry,
+        )
+        self._queue_wait = self._histogram(
+            "fleet_queue_wait_seconds",
+            "From enqueue to the worker taking the job.",
+            QUEUE_WAIT_BUCKETS_SECONDS,
+            registry,
+        )
+        self._first_token = self._histogram(
+            "fleet_time_to_first_token_seconds",
+            "From the engine taking a job to its first token.",
+            FIRST_TOKEN_BUCKETS_SECONDS,
+            registry,
+        )
+        self._drain = self._histogram(
+            "fleet_drain_size_jobs", "Jobs that entered the engine in one micro-batch.", DRAIN_BUCKETS_JOBS, registry
+        )
+        self._prompt_tokens = Counter(
+            "fleet_prompt_tokens", "Prompt tokens of answered jobs.", ("model",), registry=registry
+        ).labels(model)
+        self._completion_tokens = Counter(
+            "fleet_generation_tokens", "Generated tokens of answered jobs.", ("model",), registry=registry
+        ).labels(model)
+        self._active = Gauge("fleet_active_jobs", "Jobs in the pool now.", ("model",), registry=registry).labels(model)
+        self._engine_up = Gauge(
+            "fleet_engine_up", "1 while the engine is loaded and healthy.", ("model",), registry=registry
+        ).labels(model)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], registry: CollectorRegistry) -> Histogram:
+        return Histogram(name, text, ("model",), buckets=buckets, registry=registry).labels(self._model)
+
+    def batch_drained(self, record: BatchDrained) -> None:
+        """A micro-batch entered the engine."""
+        self._drain.observe(record.job_count)
+
+    def job_finished(self, record: JobFinished) -> None:
+        """A job has its outcome."""
+        self._requests.labels(self._model, record.status).inc()
+        self._duration.observe(record.running_seconds)
+        if record.queued_seconds is not None:
+            self._queue_wait.observe(record.queued_seconds)
+        if record.first_token_seconds is not None:
+            self._first_token.observe(record.first_token_seconds)
+        self._prompt_tokens.inc(record.prompt_tokens)
+        self._completion_tokens.inc(record.completion_tokens)
+
+    def active_jobs(self, count: int) -> None:
+        """This many jobs are in the pool now."""
+        self._active.set(count)
+
+    def engine_up(self, *, is_up: bool) -> None:
+        """Whether the engine is loaded and healthy."""
+        self._engine_up.set(1 if is_up else 0)

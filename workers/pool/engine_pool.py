@@ -1,0 +1,207 @@
+"""``EnginePool``: Celery's pool interface over one resident engine.
+
+Celery keeps the message, the request, events, limits, revocation and the tracer; the pool replaces only where the work
+is done. ``tests/contracts/test_celery_internals.py`` holds Celery to what this relies on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from celery.app.base import Celery
+from celery.concurrency.base import BasePool, apply_target
+
+from producer.contract import GenerationResult
+from workers.engine.host import EngineHost
+from workers.inference.answer import Answerer
+from workers.inference.classify import Failed
+from workers.inference.delivery import Delivery
+from workers.journal import Journal
+from workers.observe.records import JobFinished, Observer
+from workers.pool.finisher import Finished, Finisher
+from workers.pool.job import Callbacks, PoolJob, TimeLimits
+from workers.pool.runner import BatchLimits, Runner
+
+log = logging.getLogger(__name__)
+
+SIDE_THREADS: Final = 4
+"""Threads for tasks that need no engine (link callbacks, chord error callbacks)."""
+POLL_SECONDS: Final = 0.01
+FINISHER_STOP_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRuntime:
+    """What the composition root gives to the pool, since Celery makes the pool itself."""
+
+    host: EngineHost
+    answerer: Answerer
+    limits: BatchLimits
+    observer: Observer
+    journal: Journal
+    engine_tasks: frozenset[str]
+    finisher_threads: int
+    drain_timeout_seconds: float
+
+
+class SideJob:
+    """A task that runs in a thread; it cannot be stopped once it runs."""
+
+    def __init__(self, future: "Future[None]") -> None:
+        self._future = future
+
+    def terminate(self, _signal: int | None = None) -> None:
+        """Not started yet: never will be."""
+        self._future.cancel()
+
+
+class EnginePool(BasePool):
+    """See the module. Use :meth:`bound_to`: Celery instantiates the class it is given."""
+
+    runtime: ClassVar[PoolRuntime]
+    signal_safe = False
+    body_can_be_buffer = True
+
+    @classmethod
+    def bound_to(cls, runtime: PoolRuntime) -> type["EnginePool"]:
+        """A pool class over this engine."""
+        return type("EnginePool", (cls,), {"runtime": runtime, "__module__": cls.__module__})
+
+    def __init__(self, limit: int | None = None, *, app: Celery, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        super().__init__(limit, app=app, **options)
+        self._jobs: dict[int, PoolJob] = {}
+        self._lock = threading.Lock()
+        self._side = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="side")
+        self._finisher = Finisher(app.backend, self.runtime.finisher_threads, self._done)
+        self._runner = Runner(
+            self.runtime.host, self.runtime.answerer, self.runtime.limits, self.runtime.observer, self._finisher.put
+        )
+
+    # Hub thread: Celery calls these.
+
+    def on_start(self) -> None:
+        """The engine runs already; start what records outcomes."""
+        self._finisher.start()
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        accept_callback: Callable[[int, float], None] = lambda _pid, _at: None,
+        **options: Any,  # noqa: ANN401 - Celery's
+    ) -> PoolJob | SideJob:
+        """Take one job: onto the engine, or into a side thread when its task needs none."""
+        callback = options["callback"]
+        if args[0] not in self.runtime.engine_tasks:
+            future = self._side.submit(apply_target, target, args, kwargs, callback, accept_callback)
+            return SideJob(future)
+        job = PoolJob(
+            delivery=_delivery(args[1], args[2]),
+            callbacks=Callbacks(target, args, callback, options["timeout_callback"]),
+            limits=TimeLimits(options.get("soft_timeout"), options.get("timeout")),
+            accepted_at=time.monotonic(),
+            abort=self._abort,
+        )
+        with self._lock:
+            self._jobs[job.token] = job
+        self.runtime.observer.active_jobs(len(self._jobs))
+        # Celery may answer by revoking at once (a revoke that came before the job): then it never reaches the engine.
+        accept_callback(job.token, job.accepted_at)
+        if not job.is_dead:
+            self.runtime.journal.job_started(job.delivery.job_id)
+            self._runner.offer(job)
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002 - Celery's signature
+        """A running job was revoked with ``terminate``: free its slot in the engine."""
+        job = self._jobs.get(pid)
+        if job is not None:
+            self._abort(job, "cancelled")
+
+    def on_stop(self) -> None:
+        """Warm shutdown: finish what fits the drain budget, leave the rest unacknowledged for others."""
+        deadline = time.monotonic() + self.runtime.drain_timeout_seconds
+        while self._jobs and self.runtime.host.death is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        self._hand_back_rest()
+
+    def on_terminate(self) -> None:
+        """Cold shutdown: everything unfinished goes back."""
+        self._hand_back_rest()
+
+    # Any thread.
+
+    def _abort(self, job: PoolJob, status: str) -> bool:
+        with self._lock:
+            if job.is_dead or job.token not in self._jobs:
+                return False
+            job.is_dead = True
+            del self._jobs[job.token]
+        self._runner.cancel(job)
+        self._observe_finished(job, status)
+        return True
+
+    def _hand_back_rest(self) -> None:
+        # Outcomes that are here already are recorded first; what finishes in the engine from now on is not.
+        self._finisher.stop(FINISHER_STOP_SECONDS)
+        with self._lock:
+            rest = list(self._jobs.values())
+        handed_back = sum(self._abort(job, "given_back") for job in rest)
+        if handed_back:
+            log.warning("%d unfinished jobs go back to the queue", handed_back, extra={"action": "jobs_handed_back"})
+        self._side.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, job: PoolJob, finished: Finished) -> None:
+        """Celery has recorded the outcome; finisher threads."""
+        with self._lock:
+            self._jobs.pop(job.token, None)
+        self._observe_finished(job, _status(finished), finished if isinstance(finished, GenerationResult) else None)
+
+    def _observe_finished(self, job: PoolJob, status: str, result: GenerationResult | None = None) -> None:
+        self.runtime.observer.active_jobs(len(self._jobs))
+        self.runtime.observer.job_finished(
+            JobFinished(
+                job_id=job.delivery.job_id,
+                status=status,
+                running_seconds=time.monotonic() - job.accepted_at,
+                queued_seconds=job.delivery.queued_seconds,
+                first_token_seconds=result.timings.first_token_seconds if result else None,
+                prompt_tokens=result.usage.prompt_tokens if result else 0,
+                completion_tokens=result.usage.completion_tokens if result else 0,
+            )
+        )
+
+    def _get_info(self) -> dict[str, Any]:
+        """Shown by ``celery inspect stats``."""
+        info: dict[str, Any] = super()._get_info()
+        return info | {"running": len(self._jobs), "engine": type(self.runtime.host.engine).__name__}
+
+
+def _delivery(job_id: str, request: Mapping[str, Any]) -> Delivery:
+    retries = int(request.get("retries") or 0)
+    system = request.get("fleet")
+    tag = request.get("properties", {}).get("delivery_tag")
+    return Delivery(
+        job_id=job_id,
+        attempt_id=f"{job_id}/{retries}/{tag}/{time.monotonic_ns()}",
+        arguments=request["args"],
+        received_at=time.time(),
+        attempt=retries + 1,
+        queue_priority=int(request.get("delivery_info", {}).get("priority") or 0),
+        system=system if isinstance(system, Mapping) else {},
+    )
+
+
+def _status(finished: Finished) -> str:
+    match finished:
+        case GenerationResult():
+            return "succeeded"
+        case Failed():
+            return finished.code.value
+        case _:
+            return "time_limit_exceeded"

@@ -1,0 +1,123 @@
+"""Micro-batches into the engine: one wake-up per burst, one asyncio task per job, time limits beside it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from workers.engine.host import EngineHost
+from workers.inference.answer import Answerer, Outcome
+from workers.inference.classify import GivenBack
+from workers.observe.records import BatchDrained, Observer
+from workers.pool.finisher import Finished
+from workers.pool.job import PoolJob
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of one drain."""
+
+    max_jobs: int
+    """Jobs that enter the engine between two turns of its loop."""
+    max_wait_seconds: float
+    """How long a drain that is not full waits for company, while the engine has work; an idle engine never waits."""
+
+
+class Runner:
+    """Takes jobs from the hub's thread, runs them on the engine's loop, gives outcomes to ``finish``."""
+
+    def __init__(
+        self,
+        host: EngineHost,
+        answerer: Answerer,
+        limits: BatchLimits,
+        observer: Observer,
+        finish: Callable[[PoolJob, Finished], None],
+    ) -> None:
+        self._host = host
+        self._answerer = answerer
+        self._limits = limits
+        self._observer = observer
+        self._finish = finish
+        self._waiting: deque[PoolJob] = deque()
+        self._wake_is_due = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    def offer(self, job: PoolJob) -> None:
+        """Queue a job for the next drain; called on the hub's thread."""
+        self._waiting.append(job)
+        # The flag is cleared on the loop before it looks at the deque, so a job appended in between is either seen
+        # by that look or finds the flag down and wakes the loop again.
+        if not self._wake_is_due:
+            self._wake_is_due = True
+            self._host.loop.call_soon_threadsafe(self._wake)
+
+    def cancel(self, job: PoolJob) -> None:
+        """Free the engine's slot of a job that nobody wants any more; any thread."""
+
+        def cancel_on_loop() -> None:
+            if job.task is not None:
+                job.task.cancel()
+
+        self._host.loop.call_soon_threadsafe(cancel_on_loop)
+
+    def _wake(self) -> None:
+        self._wake_is_due = False
+        is_full = len(self._waiting) >= self._limits.max_jobs
+        if self._limits.max_wait_seconds and self._running and not is_full:
+            # More jobs may come before the wait is over; the flag stays up so that they do not start a second wait.
+            self._wake_is_due = True
+            self._host.loop.call_later(self._limits.max_wait_seconds, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        self._wake_is_due = False
+        taken = 0
+        while self._waiting and taken < self._limits.max_jobs:
+            job = self._waiting.popleft()
+            if job.is_dead:
+                continue
+            taken += 1
+            job.task = self._host.loop.create_task(self._run(job))
+            self._running.add(job.task)
+            job.task.add_done_callback(self._running.discard)
+        if taken:
+            self._observer.batch_drained(BatchDrained(taken))
+        if self._waiting and not self._wake_is_due:
+            self._wake_is_due = True
+            self._host.loop.call_soon(self._drain)
+
+    async def _run(self, job: PoolJob) -> None:
+        loop, limits = self._host.loop, job.limits
+        timers = []
+        if limits.soft_seconds:
+            timers.append(loop.call_later(limits.soft_seconds, self._soft_limit_reached, job, limits.soft_seconds))
+        if limits.hard_seconds:
+            timers.append(loop.call_later(limits.hard_seconds, self._hard_limit_reached, job, limits.hard_seconds))
+        outcome: Outcome | Exception
+        try:
+            outcome = await self._answerer.answer(job.delivery)
+        except asyncio.CancelledError:
+            if job.is_dead:
+                return
+            outcome = SoftTimeLimitExceeded(limits.soft_seconds)
+        finally:
+            for timer in timers:
+                timer.cancel()
+        if isinstance(outcome, GivenBack):
+            # No outcome is recorded: the message stays unacknowledged and goes back when this process ends.
+            self._host.report_death(outcome.reason)
+        elif not job.is_dead:
+            self._finish(job, outcome)
+
+    def _soft_limit_reached(self, job: PoolJob, limit_seconds: float) -> None:
+        self._finish(job, lambda: job.callbacks.timed_out(True, limit_seconds))  # noqa: FBT003 - Celery's signature
+        if job.task is not None:
+            job.task.cancel()
+
+    def _hard_limit_reached(self, job: PoolJob, limit_seconds: float) -> None:
+        if job.abort(job, "time_limit_exceeded"):
+            self._finish(job, lambda: job.callbacks.timed_out(False, limit_seconds))  # noqa: FBT003 - Celery's signature

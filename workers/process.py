@@ -1,0 +1,238 @@
+"""One worker process: the composition root. Reads the settings, builds everything, and runs it until the end.
+
+Started by the supervisor as ``python -m workers.process``, with ``CUDA_VISIBLE_DEVICES`` set before this file is read.
+"""
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from celery import Celery, signals
+from celery.worker import state as celery_state
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from config.errors import SettingsError
+from config.loading import load_settings
+from config.settings import Settings
+from producer import keys
+from workers.app import AppSettings, make_app
+from workers.engine.base import Engine, EngineConfig, EngineError, EngineOptionsInvalid
+from workers.engine.host import EngineHost
+from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
+from workers.inference.answer import Answerer
+from workers.journal import Journal
+from workers.logs import set_up_logging
+from workers.observe.http import ObserveServer, PortTaken
+from workers.observe.metrics import WorkerMetrics
+from workers.observe.phase import Phase, WorkerState
+from workers.pool.engine_pool import EnginePool, PoolRuntime
+from workers.pool.runner import BatchLimits
+from workers.registry import record_served_model
+
+log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG: Final = 1
+JOURNAL_STOP_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What the supervisor tells a worker process."""
+
+    config_file: Path | None
+    overrides: dict[str, Any]
+    slot: int
+    ready_file: Path | None
+
+
+def main() -> int:
+    """Run one worker process; the exit code says whether a restart may help (:mod:`workers.exit_codes`)."""
+    arguments = _parse(sys.argv[1:])
+    _die_with_supervisor()
+    try:
+        settings = load_settings(
+            config_file=arguments.config_file, environ=os.environ, overrides=arguments.overrides
+        ).settings
+        set_up_logging(settings.log.level)
+        process = WorkerProcess(settings, arguments)
+    except (SettingsError, PortTaken) as error:
+        return _end(str(error), EXIT_CONFIGURATION)
+    try:
+        process.start_engine()
+    except EngineOptionsInvalid as error:
+        return _end(str(error), EXIT_CONFIGURATION)
+    except EngineError as error:
+        return _end(f"the engine did not start: {error}", EXIT_ENGINE)
+    return process.serve()
+
+
+class WorkerProcess:
+    """Everything that lives in one worker process."""
+
+    def __init__(self, settings: Settings, arguments: Arguments) -> None:
+        self._settings = settings
+        self._ready_file = arguments.ready_file
+        self._gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        self._served = settings.model.served_as
+        port = settings.metrics.port + arguments.slot
+        slug = "".join(character if character.isalnum() else "-" for character in self._served)
+        # The port tells workers of one machine apart, and a restarted worker keeps its name.
+        self._node = f"{slug}-{port}@{socket.gethostname()}"
+        self._host = EngineHost(
+            _make_engine(settings),
+            start_timeout_seconds=settings.engine.start_timeout_seconds,
+            health_interval_seconds=settings.engine.health_interval_seconds,
+        )
+        self._metrics = WorkerMetrics(self._served)
+        self._state = WorkerState(self._served, self._host)
+        self._observe = ObserveServer(settings.metrics.host, port, self._state)
+
+    def start_engine(self) -> None:
+        """Load the model and warm it up.
+
+        Raises:
+            EngineError: it did not start.
+        """
+        self._host.start(self._served)
+        self._metrics.engine_up(is_up=True)
+        if self._gpus:
+            from workers.observe.gpu_memory import register_gpu_memory
+
+            register_gpu_memory(self._gpus)
+
+    def serve(self) -> int:
+        """Take jobs until a signal or the engine's death."""
+        settings = self._settings
+        client = redis.Redis.from_url(
+            settings.redis.url,
+            socket_connect_timeout=settings.redis.connect_timeout_seconds,
+            socket_timeout=settings.redis.socket_timeout_seconds,
+            retry=Retry(NoBackoff(), 1),
+        )
+        journal = Journal(client, self._node, settings.results.job_record_seconds)
+        journal.start()
+        app = make_app(_app_settings(settings))
+        runtime = PoolRuntime(
+            host=self._host,
+            answerer=Answerer(self._host.engine, self._served, self._node),
+            limits=BatchLimits(settings.worker.batch_max_jobs, settings.worker.batch_max_wait_ms / 1000),
+            observer=self._metrics,
+            journal=journal,
+            engine_tasks=frozenset({keys.TASK_NAME}),
+            finisher_threads=settings.worker.finisher_threads,
+            drain_timeout_seconds=settings.worker.drain_timeout_seconds,
+        )
+        worker = self._celery_worker(app, runtime)
+        self._host.on_death(self._on_engine_death)
+        # weak=False: the receivers are bound methods of an object that Celery does not hold.
+        signals.worker_ready.connect(lambda **_: self._on_ready(client), weak=False)
+        signals.worker_shutting_down.connect(lambda **_: self._enter(Phase.DRAINING), weak=False)
+        worker.start()
+        journal.stop(JOURNAL_STOP_SECONDS)
+        return self._finish(int(worker.exitcode or 0))
+
+    def _celery_worker(self, app: Celery, runtime: PoolRuntime) -> Any:  # noqa: ANN401 - Celery's worker has no type
+        return app.Worker(
+            hostname=self._node,
+            pool_cls=EnginePool.bound_to(runtime),
+            concurrency=_concurrency(self._settings, self._host.engine),
+            queues=[keys.queue(self._served)],
+            loglevel=self._settings.log.level,
+            without_gossip=True,
+            quiet=True,
+        )
+
+    def _on_ready(self, client: "redis.Redis") -> None:
+        record_served_model(client, self._served)
+        self._enter(Phase.READY)
+        if self._ready_file is not None:
+            self._ready_file.write_text(f"{os.getpid()}\n")
+        log.info("%s takes jobs for %s", self._node, self._served, extra={"action": "worker_ready"})
+
+    def _on_engine_death(self, cause: str) -> None:
+        self._enter(Phase.DEAD)
+        self._metrics.engine_up(is_up=False)
+        log.critical("the engine died: %s", cause, extra={"action": "engine_died"})
+        # Celery's main loop sees this within a second, closes, and its channel gives the unfinished jobs back.
+        celery_state.should_terminate = EXIT_ENGINE
+
+    def _enter(self, phase: Phase) -> None:
+        if self._state.phase is not Phase.DEAD:
+            self._state.phase = phase
+
+    def _finish(self, exit_code: int) -> int:
+        self._host.close()
+        self._observe.close()
+        if self._host.death is not None:
+            return _end(f"the engine died: {self._host.death}", EXIT_ENGINE)
+        return exit_code
+
+
+def _make_engine(settings: Settings) -> Engine:
+    config = EngineConfig(
+        model=settings.model.name, served_model_name=settings.model.served_as, options=settings.engine.options
+    )
+    if settings.engine.kind == "simulated":
+        from workers.engine.simulated import SimulatedEngine
+
+        return SimulatedEngine(config)
+    from workers.engine.vllm_engine import VllmEngine
+
+    return VllmEngine(config)
+
+
+def _concurrency(settings: Settings, engine: Engine) -> int:
+    """Jobs in the pool: what the engine runs at once, and a little more so that a free slot is refilled at once."""
+    slots = engine.capacity().max_num_seqs
+    return settings.worker.concurrency or slots + max(1, int(slots * settings.worker.concurrency_headroom))
+
+
+def _app_settings(settings: Settings) -> AppSettings:
+    return AppSettings(
+        redis_url=settings.redis.url,
+        served_model_name=settings.model.served_as,
+        connect_timeout_seconds=settings.redis.connect_timeout_seconds,
+        socket_timeout_seconds=settings.redis.socket_timeout_seconds,
+        visibility_timeout_seconds=settings.redis.visibility_timeout_seconds,
+        result_expires_seconds=settings.results.expires_seconds,
+        soft_time_limit_seconds=settings.worker.soft_time_limit_seconds,
+        time_limit_seconds=settings.worker.time_limit_seconds,
+    )
+
+
+def _parse(argv: list[str]) -> Arguments:
+    parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--overrides", default="{}", help="settings by dotted name, as one JSON object")
+    parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--ready-file", type=Path)
+    given = parser.parse_args(argv)
+    return Arguments(given.config, json.loads(given.overrides), given.slot, given.ready_file)
+
+
+def _die_with_supervisor() -> None:
+    """Ask the kernel for SIGTERM when the parent ends, so that a killed supervisor leaves no worker behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _end(sentence: str, exit_code: int) -> int:
+    print(f"fleet worker: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - also when logging is not set up
+    return exit_code
+
+
+if __name__ == "__main__":
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a thread stuck in a dead engine or in a library's exit handler must not keep the GPU.
+    os._exit(exit_code)

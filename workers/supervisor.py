@@ -1,0 +1,187 @@
+"""One process that keeps the worker processes alive: starts each on its GPUs, restarts what dies, stops them all."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Final
+
+from workers.exit_codes import EXIT_CONFIGURATION
+from workers.placement import Slot
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 0.1
+STOP_GRACE_SECONDS: Final = 15.0
+"""Beyond the drain budget: recording the last results, closing the engine."""
+HEALTHY_AFTER_SECONDS: Final = 60.0
+"""A worker that lived this long starts its back-off anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How fast a worker that died comes back."""
+
+    backoff_initial_seconds: float
+    backoff_max_seconds: float
+    max_failed_starts: int
+    """Starts in a row that never became ready; then the supervisor gives up, for somebody to look."""
+
+    def delay_seconds(self, failures: int) -> float:
+        """Wait before restart number ``failures`` (1 is the first): doubling, bounded."""
+        return min(self.backoff_initial_seconds * 2.0 ** (failures - 1), self.backoff_max_seconds)
+
+
+@dataclass
+class Child:
+    """One worker process and its history."""
+
+    slot: Slot
+    ready_file: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    failed_starts: int = 0
+    was_ever_ready: bool = False
+    restart_at: float | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """The process has written that it takes jobs."""
+        return os.path.exists(self.ready_file)  # noqa: PTH110 - one stat, ten times a second
+
+
+@dataclass
+class Supervisor:
+    """See the module. ``run`` returns the exit code of the whole."""
+
+    command: Sequence[str]
+    """The worker process; ``--slot N`` and ``--ready-file F`` are appended."""
+    slots: Sequence[Slot]
+    policy: RestartPolicy
+    drain_timeout_seconds: float
+    environ: Mapping[str, str]
+    run_folder: str
+    _children: list[Child] = field(default_factory=list, init=False)
+    _signals: int = field(default=0, init=False)
+    _exit_code: int = field(default=0, init=False)
+
+    def run(self) -> int:
+        """Keep the workers running until SIGTERM or SIGINT, or until one cannot be started."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._children = [Child(slot, f"{self.run_folder}/ready-{slot.index}") for slot in self.slots]
+        for child in self._children:
+            self._start(child)
+        while not self._signals:
+            for child in self._children:
+                self._look_after(child)
+            time.sleep(POLL_SECONDS)
+        self._stop_all()
+        return self._exit_code
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+
+    def _start(self, child: Child) -> None:
+        self._forget_ready(child)
+        environ = dict(self.environ)
+        # Before the process exists, so before it can import torch; and the ids mean what nvidia-smi shows.
+        environ["CUDA_VISIBLE_DEVICES"] = child.slot.visible_devices
+        environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file]
+        child.process = subprocess.Popen(  # noqa: S603 - our own command
+            [*self.command, *arguments],
+            env=environ,
+            start_new_session=True,  # its EngineCore shares the group, so killing the group leaves nothing on the GPU
+        )
+        child.started_at, child.restart_at = time.monotonic(), None
+        log.info(
+            "worker %d started as process %d on %s",
+            child.slot.index,
+            child.process.pid,
+            f"GPU {child.slot.visible_devices}" if child.slot.gpus else "the CPU",
+            extra={"action": "worker_started", "worker_pid": child.process.pid},
+        )
+
+    def _look_after(self, child: Child) -> None:
+        if child.restart_at is not None:
+            if time.monotonic() >= child.restart_at:
+                self._start(child)
+            return
+        if child.process is None:
+            return
+        child.was_ever_ready = child.was_ever_ready or child.is_ready
+        exit_code = child.process.poll()
+        if exit_code is not None:
+            self._on_exit(child, exit_code)
+
+    def _on_exit(self, child: Child, exit_code: int) -> None:
+        was_ready = child.is_ready
+        if time.monotonic() - child.started_at > HEALTHY_AFTER_SECONDS and was_ready:
+            child.failures = 0
+        child.failures += 1
+        child.failed_starts = 0 if was_ready else child.failed_starts + 1
+        self._kill_group(child)
+        if self._is_hopeless(child, exit_code):
+            log.error(
+                "worker %d ended with %d before it was ready; not starting it again",
+                child.slot.index,
+                exit_code,
+                extra={"action": "worker_given_up", "exit_code": exit_code},
+            )
+            self._exit_code, self._signals = exit_code if exit_code > 0 else 1, self._signals + 1
+            return
+        delay_seconds = self.policy.delay_seconds(child.failures)
+        child.restart_at = time.monotonic() + delay_seconds
+        log.warning(
+            "worker %d ended with %d; restart in %.1f s",
+            child.slot.index,
+            exit_code,
+            delay_seconds,
+            extra={"action": "worker_restarts", "exit_code": exit_code},
+        )
+
+    def _is_hopeless(self, child: Child, exit_code: int) -> bool:
+        never_worked = not child.was_ever_ready
+        too_often = child.failed_starts >= self.policy.max_failed_starts
+        return exit_code == EXIT_CONFIGURATION or never_worked or too_often
+
+    def _stop_all(self) -> None:
+        for child in self._children:
+            if child.process is not None and child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self.drain_timeout_seconds + STOP_GRACE_SECONDS
+        seen_signals = self._signals
+        for child in self._children:
+            while child.process is not None and child.process.poll() is None and time.monotonic() < deadline:
+                if self._signals > seen_signals:  # asked again: do not wait for the drain
+                    deadline = time.monotonic()
+                time.sleep(POLL_SECONDS)
+            self._kill_group(child)
+            self._forget_ready(child)
+
+    def _kill_group(self, child: Child) -> None:
+        """End what is left of the worker's process group: a hung worker, or an EngineCore that outlived it."""
+        if child.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):  # nothing is left of it
+            os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait()
+        child.process = None
+
+    @staticmethod
+    def _forget_ready(child: Child) -> None:
+        if child.is_ready:
+            os.unlink(child.ready_file)  # noqa: PTH108 - beside os.path.exists
+
+
+def worker_command(arguments: Sequence[str]) -> list[str]:
+    """The command line of a worker process with these arguments."""
+    return [sys.executable, "-m", "workers.process", *arguments]

@@ -109,13 +109,10 @@ class RunningFleet:
             pytest.fail(f"the fleet did not stop within {seconds} s: {self.log.read_text()[-2000:]}")
 
     def worker_processes(self) -> list[psutil.Process]:
-        """The worker processes that live now."""
+        """The worker processes that live now: the supervisor has no other children."""
         assert self.process is not None
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if "workers.process" in " ".join(child.cmdline())
-        ]
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     def page(self, path: str, worker: int = 0) -> tuple[int, str]:
         """Status and text of a page of a worker; status 0 when nobody listens."""

@@ -10,6 +10,7 @@ from producer import keys
 from producer.contract import GenerationResult
 from producer.errors import EngineBusy, InferenceFailed
 from workers.inference.classify import Failed
+from workers.pool.outcome import current_outcome
 
 MAX_RETRIES: Final = 5
 RETRY_BACKOFF_MAX_SECONDS: Final = 60
@@ -42,19 +43,24 @@ def make_app(settings: AppSettings) -> Celery:
 def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -> None:  # noqa: ANN401 - Celery's options
     """Register an engine task: its work is done before it runs, so it only returns or raises the outcome."""
 
-    def generate(self: Any, *_arguments: Any) -> Any:  # noqa: ANN401 - bound Celery task, JSON result
-        outcome = self.request.outcome
+    def generate(*_arguments: object) -> dict[str, Any]:
+        outcome = current_outcome.get()
         if isinstance(outcome, GenerationResult):
             return outcome.model_dump(mode="json", exclude_none=True)
         if isinstance(outcome, Failed):
             kind = EngineBusy if outcome.retry_elsewhere else InferenceFailed
             raise kind(outcome.code, outcome.message)
-        raise outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        raise TypeError(f"no outcome of a task: {outcome!r}")
 
     defaults: dict[str, Any] = {
-        "bind": True,
         "name": name,
         "typing": False,
+        # A link_error callback that looks as if it took (request, error, traceback) would be called on the spot instead
+        # of being queued; generation has to go through the queue.
+        "__header__": staticmethod(_one_argument),
+        "shared": False,  # of this app alone: another app of this process may have its own
         "Request": "workers.consumer:DecodedRequest",
         "throws": (InferenceFailed, SoftTimeLimitExceeded),
         "autoretry_for": (EngineBusy,),
@@ -65,6 +71,10 @@ def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -
         "resultrepr_maxsize": RESULT_REPR_CHARACTERS,
     }
     app.task(**(defaults | options))(generate)
+
+
+def _one_argument(request: object) -> None:
+    """What Celery is to believe of a generation task's parameters."""
 
 
 def _conf(settings: AppSettings) -> dict[str, Any]:

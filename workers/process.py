@@ -38,6 +38,7 @@ from workers.observe.phase import Phase, WorkerState
 from workers.pool.engine_pool import EnginePool, PoolRuntime
 from workers.pool.runner import BatchLimits
 from workers.registry import record_served_model
+from workers.supervisor import OVERRIDES_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -179,9 +180,9 @@ class WorkerProcess:
 
 
 def _make_engine(settings: Settings) -> Engine:
-    config = EngineConfig(
-        model=settings.model.name, served_model_name=settings.model.served_as, options=settings.engine.options
-    )
+    revision = {"revision": settings.model.revision} if settings.model.revision else {}
+    options = dict(settings.engine.options) | revision
+    config = EngineConfig(settings.model.name, settings.model.served_as, options)
     if settings.engine.kind == "simulated":
         from workers.engine.simulated import SimulatedEngine
 
@@ -213,11 +214,11 @@ def _app_settings(settings: Settings) -> AppSettings:
 def _parse(argv: list[str]) -> Arguments:
     parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--overrides", default="{}", help="settings by dotted name, as one JSON object")
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--ready-file", type=Path)
     given = parser.parse_args(argv)
-    return Arguments(given.config, json.loads(given.overrides), given.slot, given.ready_file)
+    overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
+    return Arguments(given.config, overrides, given.slot, given.ready_file)
 
 
 def _die_with_supervisor() -> None:

@@ -18,6 +18,8 @@ from workers.placement import Slot
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.1
+OVERRIDES_VARIABLE: Final = "FLEET_COMMAND_LINE_SETTINGS"
+"""The supervisor's command-line settings, as one JSON object, for its worker processes."""
 STOP_GRACE_SECONDS: Final = 15.0
 """Beyond the drain budget: recording the last results, closing the engine."""
 HEALTHY_AFTER_SECONDS: Final = 60.0

@@ -1,7 +1,6 @@
 """``fleet worker``: the supervisor of one machine's worker processes."""
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -13,10 +12,11 @@ import typer
 from config.errors import SettingsError
 from config.loading import load_settings
 from config.settings import Settings
+from config.sources import parsed_option
 from workers.exit_codes import EXIT_CONFIGURATION
 from workers.logs import set_up_logging
 from workers.placement import PlacementError, place, present_gpus
-from workers.supervisor import RestartPolicy, Supervisor, worker_command
+from workers.supervisor import OVERRIDES_VARIABLE, RestartPolicy, Supervisor, worker_command
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; without it fleet.toml, if there.")]
 ModelOption = Annotated[str | None, typer.Option(help="Folder, or a name that the model hub knows.")]
@@ -68,7 +68,7 @@ def supervise(settings: Settings, config: Path | None, overrides: dict[str, Any]
     file = ["--config", str(config)] if config is not None else []
     with tempfile.TemporaryDirectory(prefix="fleet-") as run_folder:
         return Supervisor(
-            command=worker_command([*file, "--overrides", json.dumps(overrides)]),
+            command=worker_command(file),
             slots=slots,
             policy=RestartPolicy(
                 settings.worker.restart_backoff_initial_seconds,
@@ -76,7 +76,8 @@ def supervise(settings: Settings, config: Path | None, overrides: dict[str, Any]
                 settings.worker.max_failed_starts,
             ),
             drain_timeout_seconds=settings.worker.drain_timeout_seconds,
-            environ=os.environ,
+            # In the environment and not on the command line: ps shows that, and there may be a password in it.
+            environ=os.environ | {OVERRIDES_VARIABLE: json.dumps(overrides)},
             run_folder=run_folder,
         ).run()
 
@@ -99,9 +100,5 @@ def parse_settings(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise SettingsError(f"--set {pair}: write it as name=value, e.g. --set worker.batch_max_jobs=32")
-        try:
-            parsed[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[name] = value
-    logging.getLogger(__name__).debug("settings from --set: %s", sorted(parsed))
+        parsed[name] = parsed_option(value)
     return parsed

@@ -1,7 +1,7 @@
 """vLLM behind the engine seam: one AsyncLLM (V1) with its EngineCore process, for vLLM 0.26 up to 0.33."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -52,13 +52,14 @@ class VllmEngine(Engine):
             raise EngineDead("the engine is not running")
         return self._llm
 
-    async def generate(self, attempt: EngineRequest) -> AsyncIterator[Increment]:
+    async def generate(self, attempt: EngineRequest) -> AsyncGenerator[Increment, None]:
         """See :meth:`Engine.generate`."""
         llm = self._running()
         self._attempts[attempt.attempt_id] = False
         try:
-            async for increment in self._increments(llm, attempt):
-                yield increment
+            async with aclosing(self._increments(llm, attempt)) as increments:
+                async for increment in increments:
+                    yield increment
         except EngineError:
             raise
         except Exception as error:
@@ -66,7 +67,7 @@ class VllmEngine(Engine):
         finally:
             del self._attempts[attempt.attempt_id]
 
-    async def _increments(self, llm: "AsyncLLM", attempt: EngineRequest) -> AsyncIterator[Increment]:
+    async def _increments(self, llm: "AsyncLLM", attempt: EngineRequest) -> AsyncGenerator[Increment, None]:
         request = attempt.request
         params = sampling_params(request)
         prompt = await rendered(llm, request)

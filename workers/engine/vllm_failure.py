@@ -14,22 +14,19 @@ SELF_EXPLAINING: Final = (ValueError, OSError, RuntimeError)
 
 HINTS: Final = (
     (
-        re.compile(r"out of memory|less than desired gpu memory|no available memory|can't allocate memory", re.I),
+        r"out of memory|less than desired gpu memory|no available memory|can't allocate memory",
         "lower gpu_memory_utilization or max_model_len, raise tensor_parallel_size, or choose a smaller model",
     ),
-    (re.compile(r"max seq len|kv cache is needed|kv cache memory", re.I), "lower max_model_len"),
+    (r"max seq len|kv cache is needed|kv cache memory", "lower max_model_len"),
     (
-        re.compile(r"offline|couldn't connect|can't load the configuration|not a local folder", re.I),
+        r"offline|couldn't connect|can't load the|repository id|cached snapshot|no such file|have a file|model weights",
         "check model: it must be a folder that holds config.json, or a name that the model hub can deliver",
     ),
-    (re.compile(r"no such file|does not appear to have a file", re.I), "check the folder that model names"),
-    (re.compile(r"dtype|bfloat16|float16", re.I), "change dtype"),
-    (re.compile(r"world size|tensor parallel|attention heads", re.I), "change tensor_parallel_size"),
-    (
-        re.compile(r"proc\(s\): \{[^}]*: -9\b"),
-        "its process was killed from outside, most often because the machine ran out of memory",
-    ),
+    (r"\bdtype\b", "change dtype"),
+    (r"world size|tensor parallel|attention heads", "change tensor_parallel_size"),
+    (r"proc\(s\): \{[^}]*: -9\b", "it was killed from outside, most often because the machine ran out of memory"),
 )
+"""Patterns of a cause in lower case, and what to do; the first that matches counts."""
 
 
 def cause_in_one_line(error: BaseException) -> str:
@@ -43,5 +40,5 @@ def cause_in_one_line(error: BaseException) -> str:
     line = " ".join(text.split())
     if len(line) > MOST_CHARACTERS:
         line = line[: MOST_CHARACTERS - 1] + "…"
-    hint = next((hint for pattern, hint in HINTS if pattern.search(text)), None)
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, text.lower())), None)
     return f"{line} (hint: {hint})" if hint else line

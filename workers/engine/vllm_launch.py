@@ -34,9 +34,10 @@ class Launch:
     """A start in a thread of its own, so that the loop stays alive and an endless start can be given up."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.outcome: "Future[AsyncLLM]" = Future()
+        self.outcome: Future[AsyncLLM] = Future()
         """The running engine, or the exception of :func:`launch`."""
         self._config = config
+        self._others = {child.pid for child in multiprocessing.active_children()}
         # A daemon: a download that never ends must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="engine-launch", daemon=True)
         self.outcome.set_running_or_notify_cancel()
@@ -49,9 +50,9 @@ class Launch:
             self.outcome.set_exception(error)
 
     def abandon(self) -> None:
-        """End a start that nobody waits for any more, with its processes; blocks for :data:`ABANDON_SECONDS` at most."""
+        """End a start that nobody waits for, with its processes; blocks for :data:`ABANDON_SECONDS` at most."""
         for child in multiprocessing.active_children():
-            if child.name.startswith(ENGINE_CORE):
+            if child.name.startswith(ENGINE_CORE) and child.pid not in self._others:
                 child.kill()
         self._thread.join(ABANDON_SECONDS)
         if self.outcome.done() and self.outcome.exception() is None:
@@ -69,8 +70,7 @@ def launch(config: EngineConfig) -> "AsyncLLM":
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    arguments = engine_arguments(config)
-    vllm_config = _engine_config(config, arguments)
+    arguments, vllm_config = _configured(config)
     with tempfile.TemporaryDirectory(prefix="fleet-engine-") as folder:
         report = Path(folder) / "failure"
         os.environ[FAILURE_FILE_VARIABLE] = str(report)
@@ -86,13 +86,10 @@ def launch(config: EngineConfig) -> "AsyncLLM":
             del os.environ[FAILURE_FILE_VARIABLE]
 
 
-def engine_arguments(config: EngineConfig) -> "AsyncEngineArgs":
-    """vLLM's arguments for this configuration; options keep vLLM's defaults unless they are set.
-
-    Raises:
-        EngineOptionsInvalid: an option has a name that this vLLM does not know, or is set elsewhere.
-    """
+def _configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
+    """The arguments and what vLLM makes of them; options keep vLLM's defaults unless they are set."""
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
 
     known: dict[str, Any] = {field.name: field for field in dataclasses.fields(AsyncEngineArgs)}
     for name in config.options:
@@ -100,19 +97,11 @@ def engine_arguments(config: EngineConfig) -> "AsyncEngineArgs":
             raise EngineOptionsInvalid(f"engine option {name!r} is not set here: the worker has a setting for it")
         if name not in known:
             raise EngineOptionsInvalid(unknown_name("engine option", name, known))
-    try:
-        return AsyncEngineArgs(model=config.model, served_model_name=config.served_model_name, **config.options)
-    except OPTIONS_REFUSED as error:
-        raise EngineOptionsInvalid(cause_in_one_line(error)) from error
-
-
-def _engine_config(config: EngineConfig, arguments: "AsyncEngineArgs") -> "VllmConfig":
-    from vllm.usage.usage_lib import UsageContext
-
     if config.model.startswith(("/", "./", "../")) and not Path(config.model).exists():
         raise EngineStartFailed(f"the model folder {config.model!r} does not exist: change model")
     try:
-        return arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        arguments = AsyncEngineArgs(model=config.model, served_model_name=config.served_model_name, **config.options)
+        return arguments, arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
     except OPTIONS_REFUSED as error:
         raise EngineOptionsInvalid(cause_in_one_line(error)) from error
     except Exception as error:

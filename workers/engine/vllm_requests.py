@@ -1,6 +1,7 @@
 """From a job to what vLLM takes: a rendered prompt and sampling parameters."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from producer.contract import FailureCode, GenerationRequest, ResponseFormat
 from workers.engine.base import RequestRejected
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams, StructuredOutputsParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
-NO_CHAT_TEMPLATE = "this model has no chat template, so it can not take messages; send a prompt instead"
+NO_CHAT_TEMPLATE: Final = "this model has no chat template, so it can not take messages; send a prompt instead"
 
 
 async def rendered(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput":
@@ -22,6 +23,7 @@ async def rendered(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput"
     """
     longest = llm.model_config.max_model_len - 1
     _refuse_longer(len(request.prompt_token_ids or ()), longest)
+    prompt: EngineInput
     if request.messages is not None:
         prompt = await _rendered_chat(llm, request)
     else:
@@ -30,8 +32,12 @@ async def rendered(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput"
         ids = request.prompt_token_ids
         parsed = parse_model_prompt(llm.model_config, request.prompt if ids is None else list(ids))
         (prompt,) = await llm.renderer.render_cmpl_async([parsed])
-    _refuse_longer(len(prompt.get("prompt_token_ids", ())), longest)
+    _refuse_longer(_size_tokens(prompt), longest)
     return prompt
+
+
+def _size_tokens(prompt: Mapping[str, Any]) -> int:
+    return len(prompt.get("prompt_token_ids") or ())
 
 
 def _refuse_longer(size_tokens: int, longest_tokens: int) -> None:
@@ -46,6 +52,7 @@ def _refuse_longer(size_tokens: int, longest_tokens: int) -> None:
 async def _rendered_chat(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput":
     from vllm.renderers.params import ChatParams
 
+    prompt: EngineInput
     messages: list[Any] = [message.model_dump(exclude_none=True) for message in request.messages or ()]
     try:
         _, (prompt,) = await llm.renderer.render_chat_async(
@@ -67,8 +74,9 @@ def sampling_params(request: GenerationRequest) -> "SamplingParams":
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+    options = request.sampling.resolved()
     return SamplingParams(
-        **request.sampling.resolved(),
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
         output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
         structured_outputs=_structured_outputs(request.response_format),
     )

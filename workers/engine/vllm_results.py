@@ -37,6 +37,7 @@ def _choice(choice: "CompletionOutput", alternatives: int) -> ChoiceIncrement:
         logprobs = tuple(
             _drawn(token_id, position, alternatives)
             for token_id, position in zip(choice.token_ids, choice.logprobs, strict=True)
+            if position is not None
         )
     return ChoiceIncrement(
         index=choice.index,

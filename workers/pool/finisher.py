@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from workers.inference.answer import Outcome
 from workers.pool.job import PoolJob
+from workers.pool.outcome import current_outcome
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +107,10 @@ class Finisher:
                 self._tell_celery(job, (failed, value, runtime_seconds))
             self._on_done(job, finished)
 
-    def _trace(self, job: PoolJob, finished: Finished) -> Any:  # noqa: ANN401 - Celery's (failed, value, runtime)
-        name, job_id, request, *rest = job.callbacks.trace_arguments
-        request["outcome"] = finished
+    def _trace(self, job: PoolJob, outcome: Outcome | Exception) -> Any:  # noqa: ANN401 - (failed, value, runtime)
+        current_outcome.set(outcome)
         traced: list[Any] = []
-        self._until_redis_is_back(lambda: traced.append(job.callbacks.trace(name, job_id, request, *rest)))
+        self._until_redis_is_back(lambda: traced.append(job.callbacks.trace(*job.callbacks.trace_arguments)))
         return traced[0]
 
     def _tell_celery(self, job: PoolJob, traced: tuple[Any, Any, float]) -> None:

@@ -1,0 +1,222 @@
+"""Every setting: its name, unit, bounds, default, and the reason for the default."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from config.gpus import parsed_gpus
+from config.masking import masked
+from config.redis_url import check_redis_url
+
+DAY_SECONDS: Final = 86_400
+OPTIONS_WITH_OWN_SETTING: Final = {
+    "model": "model.name",
+    "served_model_name": "model.served_model_name",
+    "revision": "model.revision",
+}
+"""Engine options that have a setting of their own, so that nothing is said twice."""
+
+
+def _without_none_word(value: Any) -> Any:  # noqa: ANN401 - a value before validation
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def _upper(value: Any) -> Any:  # noqa: ANN401 - a value before validation
+    return value.upper() if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS)]
+OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_without_none_word)]
+"""TOML and the environment have no null: there the word ``none`` stands for it."""
+Host = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class SettingsGroup(BaseModel):
+    """Immutable, refuses unknown names, and shows no secret when printed."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,  # a model may be called 7, and a source that reads numbers cannot know
+    )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(name or "", value)
+
+
+class RedisSettings(SettingsGroup):
+    """The server that holds queues, results and everything else that is shared."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    """Address of the server, `redis://` or `rediss://` (TLS); the default is a server on this machine. A password in
+    it is never shown."""
+    connect_timeout_seconds: Seconds = 5.0
+    """Seconds to wait for a connection; a server that is up answers in milliseconds, 5 s outlasts a busy network."""
+    socket_timeout_seconds: Seconds = 30.0
+    """Seconds to wait for an answer; without it a half-open connection would hang for ever."""
+    visibility_timeout_seconds: int = Field(default=3600, ge=1, le=7 * DAY_SECONDS)
+    """Seconds after which a stock Celery consumer hands out an unacknowledged job again; Celery's own default."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        check_redis_url(value)
+        return value
+
+
+class ModelSettings(SettingsGroup):
+    """The model that this worker serves."""
+
+    name: str = ""
+    """A folder, or a name that the model hub knows; empty: none given, the command says what it does then."""
+    served_model_name: str = Field(default="", max_length=256)
+    """The name that jobs use, and so the queue's; empty: the folder's last component, otherwise `model.name`."""
+    revision: str = ""
+    """Branch, tag or commit on the model hub; empty: its default branch."""
+
+    @field_validator("name")
+    @classmethod
+    def _expand_home(cls, value: str) -> str:
+        return str(Path(value).expanduser()) if value.startswith("~/") else value
+
+    @property
+    def served_as(self) -> str:
+        """The name that jobs use, derived when none is set; empty when there is no model."""
+        if self.served_model_name or not self.name:
+            return self.served_model_name
+        folder = Path(self.name)
+        looks_like_folder = self.name.startswith((".", "/")) or folder.is_dir()
+        return folder.resolve().name if looks_like_folder else self.name
+
+
+class EngineSettings(SettingsGroup):
+    """The engine that holds the model."""
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    """`vllm` generates; `simulated` answers without a model, for tests and for trying out a fleet."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Engine options under vLLM's own names (`AsyncEngineArgs`), passed through; the worker refuses unknown ones."""
+    start_timeout_seconds: Seconds = 1800.0
+    """Seconds for loading the model; the first start also downloads and compiles, so half an hour."""
+    health_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+    """Seconds between two health checks; a check is cheap, and jobs of a dead engine wait this long for another."""
+
+    @field_validator("options")
+    @classmethod
+    def _leave_out_what_has_its_own_setting(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        for option in value:
+            if own := OPTIONS_WITH_OWN_SETTING.get(option):
+                raise ValueError(f"{option!r} is not set here; set {own}")
+        return value
+
+
+class WorkerSettings(SettingsGroup):
+    """One worker process: what it takes, how much at once, and how it stops."""
+
+    gpus: Annotated[str, BeforeValidator(parsed_gpus)] = "auto"
+    """`all`: every visible GPU; `none`: the CPU; `auto`: every visible GPU, or the CPU where there is none; or indices
+    and UUIDs with commas."""
+    batch_max_jobs: int = Field(default=64, ge=1, le=1024)
+    """Most jobs taken from the queue in one call; 64 fill an engine in a few calls, and no call keeps Redis long."""
+    batch_max_wait_ms: int = Field(default=0, ge=0, le=60_000)
+    """Milliseconds to wait for a micro-batch to fill; 0: an idle engine starts at once, later jobs join it running."""
+    concurrency: int = Field(default=0, ge=0, le=100_000)
+    """Most jobs inside the worker; 0: the engine's `max_num_seqs` plus the headroom."""
+    concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
+    """Jobs that wait inside the engine, as a share of `max_num_seqs`, so that a free slot is refilled at once; more
+    than 0.10 would hoard jobs that another worker could run."""
+    finisher_threads: int = Field(default=2, ge=1, le=64)
+    """Threads that write results; two, so that one slow answer of Redis does not hold up the next."""
+    drain_timeout_seconds: float = Field(default=30.0, ge=0, le=DAY_SECONDS)
+    """Seconds that running jobs have to finish after SIGTERM; then the rest goes back to the queue. What stops
+    the worker (Kubernetes after 30 s, Compose after 10 s, unless told otherwise) must allow more than this."""
+    restart_backoff_initial_seconds: Seconds = 1.0
+    """Seconds before a worker that died is started again; doubles with each death."""
+    restart_backoff_max_seconds: Seconds = 60.0
+    """Longest such wait, in seconds: a machine that is well again serves within a minute."""
+    max_failed_starts: int = Field(default=5, ge=1, le=1000)
+    """Failed starts in a row after which the supervisor gives up: by then it is the settings, not luck."""
+    soft_time_limit_seconds: OptionalSeconds = None
+    """Seconds after which a running job is cancelled and fails; `none`: its deadline and `max_tokens` end it."""
+    time_limit_seconds: OptionalSeconds = None
+    """Seconds after which a job that the soft limit did not end is given up; `none`: no limit."""
+
+    @field_validator("restart_backoff_max_seconds")
+    @classmethod
+    def _is_not_below_initial(cls, value: float, info: ValidationInfo) -> float:
+        initial = info.data.get("restart_backoff_initial_seconds", value)
+        if value < initial:
+            raise ValueError(f"must not be below worker.restart_backoff_initial_seconds ({initial:g})")
+        return value
+
+    @field_validator("time_limit_seconds")
+    @classmethod
+    def _is_above_soft_limit(cls, value: float | None, info: ValidationInfo) -> float | None:
+        soft = info.data.get("soft_time_limit_seconds")
+        if value is not None and soft is not None and value <= soft:
+            raise ValueError(f"must be above worker.soft_time_limit_seconds ({soft:g})")
+        return value
+
+
+class ResultSettings(SettingsGroup):
+    """How long Redis keeps what was answered."""
+
+    expires_seconds: int = Field(default=DAY_SECONDS, ge=1, le=365 * DAY_SECONDS)
+    """Seconds that a result can be fetched; a day, as in Celery."""
+    job_record_seconds: int = Field(default=7 * DAY_SECONDS, ge=1, le=365 * DAY_SECONDS)
+    """Seconds that a job's record (state, idempotency key) lives; a week, so that Monday knows of Friday's jobs."""
+
+    @field_validator("job_record_seconds")
+    @classmethod
+    def _outlives_the_result(cls, value: int, info: ValidationInfo) -> int:
+        expires = info.data.get("expires_seconds", value)
+        if value < expires:
+            raise ValueError(f"must not be below results.expires_seconds ({expires}): a record outlives its result")
+        return value
+
+
+class MetricsSettings(SettingsGroup):
+    """Where Prometheus scrapes the workers."""
+
+    host: Host = "127.0.0.1"
+    """Address to listen on; this machine only, because metrics tell about prompts' sizes and models."""
+    port: Port = 9600
+    """Port of the first worker; each further one on the machine takes the next."""
+
+
+class FlowerSettings(SettingsGroup):
+    """Where Flower listens."""
+
+    host: Host = "127.0.0.1"
+    """Address to listen on; this machine only, because Flower can revoke jobs and stop workers."""
+    port: Port = 5555
+    """Port; Flower's own default."""
+
+
+class LogSettings(SettingsGroup):
+    """What is logged."""
+
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
+    """Least severity that is written; prompts and answers are written at none."""
+
+
+class Settings(SettingsGroup):
+    """All settings in force."""
+
+    profile: str = ""
+    """A packaged profile's name, or the path of a `.toml` file; empty: none."""
+    redis: RedisSettings = RedisSettings()
+    model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
+    worker: WorkerSettings = WorkerSettings()
+    results: ResultSettings = ResultSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    flower: FlowerSettings = FlowerSettings()
+    log: LogSettings = LogSettings()

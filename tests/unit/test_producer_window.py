@@ -1,0 +1,143 @@
+"""The bookkeeping of ``map``: order, room, shared jobs, refusals and lost jobs."""
+
+import json
+
+import pytest
+
+from producer.contract import FailureCode, GenerationRequest
+from producer.errors import InvalidRequest
+from producer.submission import Destination, RequestLike
+from producer.window import (
+    LONGEST_POLL_SECONDS,
+    POLL_KEYS,
+    SHORTEST_POLL_SECONDS,
+    PollSchedule,
+    Window,
+)
+from tests.finishing import generation_result
+
+DESTINATION = Destination(database=0)
+REQUEST = GenerationRequest(model="m", prompt="x")
+
+
+def submit(window: Window, count: int = 1) -> list[str]:
+    """Take and submit so many requests; their job ids."""
+    ids = []
+    for _ in range(count):
+        job = window.take(REQUEST, DESTINATION)
+        assert job is not None
+        window.submitted([job], [[b"queued", job.prepared.job_id.encode(), b"1.5"]])
+        ids.append(job.prepared.job_id)
+    return ids
+
+
+def meta(job_id: str) -> bytes:
+    """A stored answer."""
+    return json.dumps({"status": "SUCCESS", "result": generation_result(job_id).model_dump(mode="json")}).encode()
+
+
+def handed_over(window: Window) -> list[int]:
+    """The positions of what the caller gets now."""
+    return [outcome.index for outcome in window.hand_over()]
+
+
+def test_in_order_an_early_end_waits_for_those_before_it() -> None:
+    """And leaves no room meanwhile."""
+    window = Window(3, in_order=True)
+    first, second, third = submit(window, 3)
+
+    window.seen([first, second, third], [None, None, meta(third)])
+    assert (handed_over(window), window.room) == ([], 0)
+
+    window.seen([first, second], [meta(first), meta(second)])
+    assert (handed_over(window), window.room, window.is_empty) == ([0, 1, 2], 3, True)
+
+
+def test_out_of_order_an_outcome_goes_out_as_it_comes() -> None:
+    """And leaves room at once."""
+    window = Window(3, in_order=False)
+    _, _, third = submit(window, 3)
+
+    window.seen([third], [meta(third)])
+
+    assert (handed_over(window), window.room, window.is_empty) == ([2], 1, False)
+
+
+def test_requests_that_are_one_job_each_get_its_outcome() -> None:
+    """Two requests with one idempotency key."""
+    window = Window(5, in_order=True)
+    [first] = submit(window)
+    job = window.take(REQUEST, DESTINATION)
+    assert job is not None
+    window.submitted([job], [[b"duplicate", first.encode(), b"1.5"]])
+
+    assert window.waiting() == [[first]]
+    window.seen([first], [meta(first)])
+
+    assert [(outcome.index, outcome.job_id) for outcome in window.hand_over()] == [(0, first), (1, first)]
+
+
+@pytest.mark.parametrize("request_", [{"model": "m"}, {"model": "m", "prompt": "x", "temperature": 1}, {}, 7, None])
+def test_a_request_that_breaks_the_contract_is_an_outcome(request_: RequestLike) -> None:
+    """It takes its place in the order and never becomes a job."""
+    window = Window(2, in_order=True)
+
+    assert window.take(request_, DESTINATION) is None
+    [outcome] = window.hand_over()
+    assert (outcome.index, outcome.job_id, outcome.result) == (0, None, None)
+    assert outcome.failure is not None
+    assert outcome.failure.code is FailureCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [([b"unknown_model", b"other"], FailureCode.MODEL_NOT_FOUND), ([b"conflict", b"j"], FailureCode.INVALID_REQUEST)],
+)
+def test_a_job_that_the_script_refuses_is_an_outcome(reply: list[bytes], code: FailureCode) -> None:
+    """The map goes on."""
+    window = Window(2, in_order=True)
+    job = window.take(REQUEST, DESTINATION)
+    assert job is not None
+
+    window.submitted([job], [reply])
+
+    [outcome] = window.hand_over()
+    assert outcome.failure is not None
+    assert outcome.failure.code is code
+
+
+def test_a_job_that_redis_lost_is_an_outcome_not_an_endless_wait() -> None:
+    """Neither record nor result; one with a record is still on its way."""
+    window = Window(2, in_order=True)
+    ids = submit(window, 2)
+
+    window.present(ids, [False, True], [None, None])
+
+    [outcome] = window.hand_over()
+    assert (outcome.index, window.waiting()) == (0, [[ids[1]]])
+    assert outcome.failure is not None
+    assert "nothing is known" in outcome.failure.message
+
+
+def test_many_results_are_asked_for_in_slices() -> None:
+    """One command never carries more keys than fit its limit."""
+    window = Window(POLL_KEYS + 1, in_order=True)
+    submit(window, POLL_KEYS + 1)
+
+    assert [len(ids) for ids in window.waiting()] == [POLL_KEYS, 1]
+
+
+def test_a_window_without_room_for_one_job_is_refused() -> None:
+    """It would never end."""
+    with pytest.raises(InvalidRequest, match="window"):
+        Window(0, in_order=True)
+
+
+def test_polling_slows_down_in_silence_and_speeds_up_with_news() -> None:
+    """Within its two limits."""
+    schedule = PollSchedule()
+    pauses = [schedule.pause_seconds(progress=False) for _ in range(20)]
+
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS)
+    assert schedule.pause_seconds(progress=True) == SHORTEST_POLL_SECONDS

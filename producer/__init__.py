@@ -18,6 +18,7 @@ from producer.contract import (
 )
 from producer.errors import (
     FleetError,
+    FleetUnreachable,
     InferenceFailed,
     InvalidRequest,
     ResultExpired,
@@ -25,6 +26,7 @@ from producer.errors import (
     SubmitFailed,
     UnknownModel,
 )
+from producer.jobs import JobOutcome, JobState, JobStatus, ModelDeclaration, Submission
 
 __all__ = [
     "AsyncProducer",
@@ -32,10 +34,15 @@ __all__ = [
     "Failure",
     "FailureCode",
     "FleetError",
+    "FleetUnreachable",
     "GenerationRequest",
     "GenerationResult",
     "InferenceFailed",
     "InvalidRequest",
+    "JobOutcome",
+    "JobState",
+    "JobStatus",
+    "ModelDeclaration",
     "Preset",
     "Priority",
     "Producer",
@@ -43,6 +50,7 @@ __all__ = [
     "ResultExpired",
     "ResultNotReady",
     "SamplingOptions",
+    "Submission",
     "SubmitFailed",
     "UnknownModel",
 ]

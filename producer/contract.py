@@ -98,7 +98,7 @@ class ResponseFormat(StrictModel):
 
 
 class GenerationRequest(StrictModel):
-    """What a caller asks for: exactly one of ``prompt``, ``prompt_token_ids`` and ``messages``, and how to answer it."""
+    """What a caller asks for: exactly one of ``prompt``, ``prompt_token_ids`` and ``messages``, and how to answer."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: Name
@@ -125,9 +125,16 @@ class GenerationRequest(StrictModel):
     conversation_id: Name | None = None
     lora: Name | None = None
 
+    @classmethod
+    def unknown_field(cls, name: str) -> str:
+        """Points at ``sampling`` for what is an option there."""
+        if name in SamplingOptions.model_fields:
+            return f"unknown field {name!r}: did you mean sampling.{name}?"
+        return super().unknown_field(name)
+
     @field_validator("stream", "webhook", "conversation_id", "lora")
     @classmethod
-    def _refuse_what_no_worker_does_yet(cls, value: str | bool | None) -> str | bool | None:
+    def _refuse_what_no_worker_does_yet(cls, value: object) -> object:
         # Reserved names of the contract: refused by name, because ignoring them would look like an answer.
         if value:
             raise ValueError("not served by this version of the fleet; leave it out")

@@ -81,4 +81,4 @@ class InferenceFailed(FleetError):
 
 
 class EngineBusy(InferenceFailed):
-    """The engine had no room. Celery's autoretry sends the job round again; its caller sees this after the last time."""
+    """The engine had no room. Celery's autoretry sends the job round again; its caller sees this after the last."""

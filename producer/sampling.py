@@ -55,7 +55,7 @@ class SamplingOptions(StrictModel):
     """Most output tokens of each choice."""
     min_tokens: int | None = Field(default=None, ge=0, le=MAX_OUTPUT_TOKENS)
     """Output tokens before the end-of-sequence token may be drawn."""
-    temperature: float | None = Field(default=None, ge=0.0, le=10.0)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     """0 is greedy: the likeliest token, always."""
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     top_k: int | None = Field(default=None, ge=-1)

@@ -18,8 +18,13 @@ class StrictModel(BaseModel):
         if isinstance(value, Mapping):
             for name in value:
                 if name not in cls.model_fields:
-                    raise ValueError(unknown_name("field", str(name), cls.model_fields))
+                    raise ValueError(cls.unknown_field(str(name)))
         return value
+
+    @classmethod
+    def unknown_field(cls, name: str) -> str:
+        """The sentence that refuses a field of this name; a model that knows a better hint overrides it."""
+        return unknown_name("field", name, cls.model_fields)
 
 
 def unknown_name(kind: str, name: str, known: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import redis
 
 from tests.waiting import free_port
 from workers.embedded import EmbeddedServer
+from workers.models.tiny import make_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,9 @@ def redis_url(redis_server: EmbeddedServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")

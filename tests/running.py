@@ -23,6 +23,8 @@ from workers.app import AppSettings, make_app
 
 FLEET = [str(Path(sys.executable).with_name("fleet"))]
 ENGINE_START_SECONDS = 180.0
+ENGINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+VLLM_OPTIONS = {"max_num_seqs": 64, "dtype": "float32", "enforce_eager": True}
 
 
 @dataclass
@@ -76,7 +78,7 @@ class RunningFleet:
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"} | dict(self.environ),
+                env=os.environ | ENGINE_ENVIRONMENT | dict(self.environ),
                 cwd=self.folder,
             )
 

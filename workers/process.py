@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import redis
 from celery import Celery, signals
 from celery.worker import state as celery_state
@@ -26,11 +27,12 @@ from config.loading import load_settings
 from config.settings import Settings
 from producer import keys
 from workers.app import AppSettings, make_app
+from workers.cpu_defaults import with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig, EngineError, EngineOptionsInvalid
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
 from workers.inference.answer import Answerer
-from workers.journal import Journal
+from workers.journal import Journal, Lifetimes
 from workers.logs import set_up_logging
 from workers.observe.http import ObserveServer, PortTaken
 from workers.observe.metrics import WorkerMetrics
@@ -120,7 +122,9 @@ class WorkerProcess:
             socket_timeout=settings.redis.socket_timeout_seconds,
             retry=Retry(NoBackoff(), 1),
         )
-        journal = Journal(client, self._node, settings.results.job_record_seconds)
+        journal = Journal(
+            client, self._node, Lifetimes(settings.results.job_record_seconds, settings.results.expires_seconds)
+        )
         journal.start()
         app = make_app(_app_settings(settings))
         runtime = PoolRuntime(
@@ -182,14 +186,15 @@ class WorkerProcess:
 def _make_engine(settings: Settings) -> Engine:
     revision = {"revision": settings.model.revision} if settings.model.revision else {}
     options = dict(settings.engine.options) | revision
-    config = EngineConfig(settings.model.name, settings.model.served_as, options)
     if settings.engine.kind == "simulated":
         from workers.engine.simulated import SimulatedEngine
 
-        return SimulatedEngine(config)
+        return SimulatedEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
     from workers.engine.vllm_engine import VllmEngine
 
-    return VllmEngine(config)
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        options = with_cpu_defaults(options, os.environ, psutil.virtual_memory().available)
+    return VllmEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
 
 
 def _concurrency(settings: Settings, engine: Engine) -> int:

@@ -97,6 +97,7 @@ class Supervisor:
         # Before the process exists, so before it can import torch; and the ids mean what nvidia-smi shows.
         environ["CUDA_VISIBLE_DEVICES"] = child.slot.visible_devices
         environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        environ["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
         arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file]
         child.process = subprocess.Popen(  # noqa: S603 - our own command
             [*self.command, *arguments],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from producer import Producer
-from tests.running import RunningFleet, simulated
+from tests.running import VLLM_OPTIONS, RunningFleet, simulated
 from tests.waiting import free_port
 from workers.embedded import EmbeddedServer
 
@@ -26,9 +26,10 @@ def simulated_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 def vllm_fleet(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[RunningFleet]:
     """A worker with the real vLLM engine and the tiny model, on a server of its own; it takes 20 to 40 s to start."""
     folder = tmp_path_factory.mktemp("vllm")
+    options = {f"engine.options.{name}": value for name, value in VLLM_OPTIONS.items()}
     with (
         EmbeddedServer(folder / "valkey", free_port()) as server,
-        RunningFleet(server.url, folder, str(tiny_model), {"engine.options.max_num_seqs": 64}) as fleet,
+        RunningFleet(server.url, folder, str(tiny_model), options) as fleet,
     ):
         yield fleet
 

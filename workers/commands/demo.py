@@ -94,7 +94,9 @@ def _show(console: Console, title: str, outcome: JobOutcome) -> None:
     if outcome.result is None:
         console.print(f"[red]✗ {escape(title)}[/]: {escape(str(outcome.failure))}")
         return
-    text = " ".join(outcome.result.text.split())[:SHOWN_CHARACTERS]
+    # What a random model writes holds control characters too, which no terminal should get.
+    printable = "".join(character if character.isprintable() else " " for character in outcome.result.text)
+    text = " ".join(printable.split())[:SHOWN_CHARACTERS]
     console.print(f"[green]✓[/] [bold]{escape(title)}[/] [dim]{escape(text)}[/]", highlight=False)
 
 

@@ -15,7 +15,7 @@ all of them pass.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,7 +125,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def generate(self, attempt: EngineRequest) -> AsyncIterator[Increment]:
+    def generate(self, attempt: EngineRequest) -> AsyncGenerator[Increment, None]:
         """Generate for one attempt; concurrent calls share the engine.
 
         Cancelling the consuming task, or closing the iterator, frees the engine's slot.

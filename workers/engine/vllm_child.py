@@ -1,7 +1,8 @@
 """What we add to the processes that vLLM starts: they end with the worker, and say why they did not come up.
 
 vLLM calls :func:`register` in each of its processes (entry point group ``vllm.general_plugins``). It does nothing in
-the worker itself. Without it an EngineCore whose worker was killed would keep its GPU memory for ever.
+the worker itself. Without it an EngineCore whose worker was killed would keep its GPU memory for ever. (Killed before
+EngineCore has greeted it, the worker leaves a process without a model, which vLLM ends itself after five minutes.)
 """
 
 import logging
@@ -25,14 +26,13 @@ START_FAILURE: Final = "failed to start"
 
 
 def register() -> None:
-    """Tie this process to its parent and report a failing start; does nothing in a process that vLLM did not start."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    """Tie this process to its parent and report a failing start; does nothing in a process that is not an engine's."""
+    path = os.environ.get(FAILURE_FILE_VARIABLE)
+    if path is None or multiprocessing.parent_process() is None:
         return
     if multiprocessing.current_process().name.startswith(ENGINE_CORE):
         threading.Thread(target=_end_with_parent, name="end-with-worker", daemon=True).start()
-    if path := os.environ.get(FAILURE_FILE_VARIABLE):
-        logging.getLogger("vllm").addHandler(StartFailureReporter(Path(path)))
+    logging.getLogger("vllm").addHandler(StartFailureReporter(Path(path)))
 
 
 def _end_with_parent() -> None:

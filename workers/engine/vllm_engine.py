@@ -20,7 +20,7 @@ from workers.engine.base import (
 from workers.engine.vllm_errors import GONE, engine_error
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_launch import Launch
-from workers.engine.vllm_requests import rendered, sampling_params
+from workers.engine.vllm_requests import refuse_seed_that_ends_the_engine, rendered, sampling_params
 from workers.engine.vllm_results import increment_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class VllmEngine(Engine):
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
         self._launch = Launch(self._config)
-        self._llm = await asyncio.wrap_future(self._launch.outcome)
+        await asyncio.wrap_future(self._launch.ended)
+        self._llm = self._launch.taken()
         try:
             # vLLM asks the engine once and remembers; afterwards a request enters it without giving way in between.
             await self._llm.get_supported_tasks()
@@ -69,6 +70,11 @@ class VllmEngine(Engine):
 
     async def _increments(self, llm: "AsyncLLM", attempt: EngineRequest) -> AsyncGenerator[Increment, None]:
         request = attempt.request
+        refuse_seed_that_ends_the_engine(
+            request,
+            device_type=llm.vllm_config.device_config.device_type,
+            splits_prompts=llm.vllm_config.scheduler_config.enable_chunked_prefill,
+        )
         params = sampling_params(request)
         prompt = await rendered(llm, request)
         if self._attempts[attempt.attempt_id]:  # aborted while vLLM did not know it yet
@@ -109,9 +115,10 @@ class VllmEngine(Engine):
         launch, self._launch = self._launch, None
         llm, self._llm = self._llm, None
         if llm is not None:
-            await asyncio.to_thread(llm.shutdown)
-            if llm.output_handler is not None:
+            if llm.output_handler is not None:  # vLLM stops it last, and it takes the end of its process for a crash
+                llm.output_handler.cancel()
                 await asyncio.gather(llm.output_handler, return_exceptions=True)
+            await asyncio.to_thread(llm.shutdown)
         elif launch is not None:
             await asyncio.to_thread(launch.abandon)
 

@@ -8,8 +8,8 @@ from workers.engine.base import EngineDead, EngineError, EngineOverloaded, Gener
 
 GONE: Final = "vLLM's engine process is gone; its log has the cause"
 
-LENGTH_PARAMETERS: Final = {"input_text": "characters", "input_tokens": "tokens"}
-"""``VLLMValidationError.parameter`` of a prompt that is too long, and the unit of its ``value``."""
+LENGTH_PARAMETERS: Final = {"input_text": "{} characters", "input_tokens": "at least {} tokens"}
+"""``VLLMValidationError.parameter`` of a prompt that is too long, and what its ``value`` says."""
 
 
 def engine_error(error: Exception, *, max_model_len: int, errored: bool) -> EngineError:
@@ -49,13 +49,13 @@ def _is_callers_fault(error: BaseException) -> bool:
 
 
 def _rejection(error: BaseException, max_model_len: int) -> RequestRejected:
-    unit = LENGTH_PARAMETERS.get(getattr(error, "parameter", None) or "")
-    if unit is None:
+    size = LENGTH_PARAMETERS.get(getattr(error, "parameter", None) or "")
+    if size is None:
         return RequestRejected(FailureCode.INVALID_REQUEST, _sentence(error))
-    size = getattr(error, "value", None)
     return RequestRejected(
         FailureCode.CONTEXT_LENGTH_EXCEEDED,
-        f"the prompt is too long: {size} {unit} or more, and this model takes at most {max_model_len - 1} tokens",
+        f"the prompt has {size.format(getattr(error, 'value', None))}; this model takes at most "
+        f"{max_model_len - 1} tokens, so that one more fits into its context",
     )
 
 

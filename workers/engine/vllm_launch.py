@@ -34,20 +34,33 @@ class Launch:
     """A start in a thread of its own, so that the loop stays alive and an endless start can be given up."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.outcome: Future[AsyncLLM] = Future()
-        """The running engine, or the exception of :func:`launch`."""
+        self.ended: Future[None] = Future()
+        """Done when the engine runs; raises what :func:`launch` raised."""
         self._config = config
+        self._llm: AsyncLLM | None = None
         self._others = {child.pid for child in multiprocessing.active_children()}
         # A daemon: a download that never ends must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="engine-launch", daemon=True)
-        self.outcome.set_running_or_notify_cancel()
+        self.ended.set_running_or_notify_cancel()
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self.outcome.set_result(launch(self._config))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the outcome is awaited
-            self.outcome.set_exception(error)
+            self._llm = launch(self._config)
+            self.ended.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the end is awaited
+            self.ended.set_exception(error)
+
+    def taken(self) -> "AsyncLLM":
+        """The running engine; whoever takes it shuts it down.
+
+        Raises:
+            EngineStartFailed: there is none.
+        """
+        llm, self._llm = self._llm, None
+        if llm is None:
+            raise EngineStartFailed("the engine was already taken or never ran")
+        return llm
 
     def abandon(self) -> None:
         """End a start that nobody waits for, with its processes; blocks for :data:`ABANDON_SECONDS` at most."""
@@ -55,8 +68,8 @@ class Launch:
             if child.name.startswith(ENGINE_CORE) and child.pid not in self._others:
                 child.kill()
         self._thread.join(ABANDON_SECONDS)
-        if self.outcome.done() and self.outcome.exception() is None:
-            self.outcome.result().shutdown()
+        if self._llm is not None:
+            self.taken().shutdown()
 
 
 def launch(config: EngineConfig) -> "AsyncLLM":
@@ -70,7 +83,7 @@ def launch(config: EngineConfig) -> "AsyncLLM":
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    arguments, vllm_config = _configured(config)
+    arguments, vllm_config = configured(config)
     with tempfile.TemporaryDirectory(prefix="fleet-engine-") as folder:
         report = Path(folder) / "failure"
         os.environ[FAILURE_FILE_VARIABLE] = str(report)
@@ -86,7 +99,7 @@ def launch(config: EngineConfig) -> "AsyncLLM":
             del os.environ[FAILURE_FILE_VARIABLE]
 
 
-def _configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
+def configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
     """The arguments and what vLLM makes of them; options keep vLLM's defaults unless they are set."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext

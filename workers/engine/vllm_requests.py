@@ -21,6 +21,7 @@ async def rendered(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput"
         RequestRejected: it does not fit into the context, or the model can not chat.
         Exception: whatever vLLM raises for a prompt that it can not render.
     """
+    _refuse_half_characters(request)
     longest = llm.model_config.max_model_len - 1
     _refuse_longer(len(request.prompt_token_ids or ()), longest)
     prompt: EngineInput
@@ -36,8 +37,37 @@ async def rendered(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput"
     return prompt
 
 
+def refuse_seed_that_ends_the_engine(request: GenerationRequest, *, device_type: str, splits_prompts: bool) -> None:
+    """Keep a job from ending the whole engine: vLLM's CPU build can not rewind a seeded job's random numbers.
+
+    It has to when a prompt is computed in several steps (``gpu_model_runner``, seen in 0.32: "CPU Generator does not
+    use offset"), and whether one is depends on the jobs beside it.
+
+    Raises:
+        RequestRejected: the job is seeded and sampled, on a CPU, with chunked prefill.
+    """
+    options = request.sampling.resolved()
+    is_sampled = options.get("temperature", 1.0) > 0
+    if device_type == "cpu" and splits_prompts and is_sampled and options.get("seed") is not None:
+        raise RequestRejected(
+            FailureCode.INVALID_REQUEST,
+            "sampling.seed: vLLM's CPU build serves no seeded sampling with chunked prefill; leave the seed out, "
+            "or start the worker with engine.options.enable_chunked_prefill = false",
+        )
+
+
 def _size_tokens(prompt: Mapping[str, Any]) -> int:
     return len(prompt.get("prompt_token_ids") or ())
+
+
+def _refuse_half_characters(request: GenerationRequest) -> None:
+    # JSON and str can hold lone surrogates, no tokenizer can, and none of them says so in words.
+    try:
+        for text in [request.prompt or "", *(message.content for message in request.messages or ())]:
+            text.encode()
+    except UnicodeEncodeError as error:
+        message = f"the prompt holds half a character (a lone surrogate) at position {error.start}"
+        raise RequestRejected(FailureCode.INVALID_REQUEST, message) from error
 
 
 def _refuse_longer(size_tokens: int, longest_tokens: int) -> None:
@@ -51,13 +81,15 @@ def _refuse_longer(size_tokens: int, longest_tokens: int) -> None:
 
 async def _rendered_chat(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput":
     from vllm.renderers.params import ChatParams
+    from vllm.utils.mistral import is_mistral_tokenizer
 
     prompt: EngineInput
     messages: list[Any] = [message.model_dump(exclude_none=True) for message in request.messages or ()]
+    # As text first, as vLLM's own server does: a text that is far too long is then refused before it is tokenized.
+    as_tokens = is_mistral_tokenizer(llm.renderer.tokenizer) or llm.model_config.enable_prompt_embeds
+    params = ChatParams(chat_template_kwargs={"add_generation_prompt": True, "tokenize": as_tokens})
     try:
-        _, (prompt,) = await llm.renderer.render_chat_async(
-            [messages], ChatParams(chat_template_kwargs={"add_generation_prompt": True})
-        )
+        _, (prompt,) = await llm.renderer.render_chat_async([messages], params)
     except ValueError as error:
         # By name: the class moved between vLLM 0.26 and 0.32.
         if type(error).__name__ == "ChatTemplateResolutionError":
@@ -74,9 +106,10 @@ def sampling_params(request: GenerationRequest) -> "SamplingParams":
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    options = request.sampling.resolved()
+    resolved = request.sampling.resolved()
+    options: dict[str, Any] = {name: list(it) if isinstance(it, tuple) else it for name, it in resolved.items()}
     return SamplingParams(
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
+        **options,
         output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
         structured_outputs=_structured_outputs(request.response_format),
     )

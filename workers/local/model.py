@@ -8,6 +8,7 @@ from typing import Any, Final
 from config.loading import load_settings
 
 TINY_MODEL: Final = "tiny-llama"
+TINY_KV_CACHE_BYTES: Final = 512 * 1024**2
 
 
 def model_or_tiny(overrides: Mapping[str, Any], folder: Path, config_file: Path | None) -> dict[str, Any]:
@@ -17,4 +18,11 @@ def model_or_tiny(overrides: Mapping[str, Any], folder: Path, config_file: Path 
         return dict(overrides)
     from workers.models.tiny import make_tiny_model
 
-    return dict(overrides) | {"model.name": str(make_tiny_model(folder / "models" / TINY_MODEL))}
+    tiny = {
+        "model.name": str(make_tiny_model(folder / "models" / TINY_MODEL)),
+        "engine.options.kv_cache_memory_bytes": TINY_KV_CACHE_BYTES,
+        # What it is saved in; and compiling would take longer than the whole job set.
+        "engine.options.dtype": "float32",
+        "engine.options.enforce_eager": True,
+    }
+    return tiny | dict(overrides)

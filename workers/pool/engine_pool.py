@@ -16,6 +16,7 @@ from celery.app.base import Celery
 from celery.concurrency.base import BasePool, apply_target
 
 from producer.contract import GenerationResult
+from producer.jobs import JobState
 from workers.engine.host import EngineHost
 from workers.inference.answer import Answerer
 from workers.inference.classify import Failed
@@ -160,6 +161,8 @@ class EnginePool(BasePool):
         """Celery has recorded the outcome; finisher threads."""
         with self._lock:
             self._jobs.pop(job.token, None)
+        if state := _final_state(finished):
+            self.runtime.journal.job_finished(job.delivery.job_id, state)
         self._observe_finished(job, _status(finished), finished if isinstance(finished, GenerationResult) else None)
 
     def _observe_finished(self, job: PoolJob, status: str, result: GenerationResult | None = None) -> None:
@@ -195,6 +198,17 @@ def _delivery(job_id: str, request: Mapping[str, Any]) -> Delivery:
         queue_priority=int(request.get("delivery_info", {}).get("priority") or 0),
         system=system if isinstance(system, Mapping) else {},
     )
+
+
+def _final_state(finished: Finished) -> JobState | None:
+    """The state for the job's record; None where Celery may still send the job round again."""
+    match finished:
+        case GenerationResult():
+            return JobState.SUCCEEDED
+        case Failed():
+            return None if finished.retry_elsewhere else JobState.FAILED
+        case _:
+            return JobState.FAILED
 
 
 def _status(finished: Finished) -> str:

@@ -1,0 +1,98 @@
+"""Every Redis command of the asyncio producer. All raise ``redis.RedisError``; callers say what it means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from producer import keys
+from producer.connection import client_arguments, database_of, lacks_script, refuse_errors, was_cut_off
+from producer.registry import declaration
+from producer.submission import ENQUEUE_SCRIPT, ENQUEUE_SHA, PreparedJob
+
+MAX_CONNECTIONS: Final = 32
+"""Callers share this many connections; a thousand that submit at once queue for them."""
+
+
+class AsyncLink:
+    """A pool of connections to the fleet's Redis, for one event loop."""
+
+    def __init__(self, redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float) -> None:
+        pool = BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=socket_timeout_seconds,
+            # Retries are ours: the library's would let an unreachable Redis take its time to say so.
+            retry=Retry(NoBackoff(), 0),
+            **client_arguments(connect_timeout_seconds, socket_timeout_seconds),
+        )
+        self._redis = Redis.from_pool(pool)
+        self.database = database_of(pool.connection_kwargs)
+
+    async def close(self) -> None:
+        """Close the connections; idempotent."""
+        await self._redis.aclose()
+
+    async def enqueue(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
+        """Run the enqueue script for each in one round trip; sent once more when a kept connection was dead."""
+        try:
+            return await self._enqueue_once(jobs)
+        except RedisError as error:
+            if not was_cut_off(error):
+                raise
+        return await self._enqueue_once(jobs)
+
+    async def _enqueue_once(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
+        replies = await self._run_script(jobs)
+        if lacks_script(replies):
+            await self._redis.script_load(ENQUEUE_SCRIPT)
+            replies = await self._run_script(jobs)
+        return refuse_errors(replies)
+
+    async def _run_script(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job in jobs:
+                pipeline.evalsha(ENQUEUE_SHA, len(job.script_keys), *job.script_keys, *job.script_arguments)
+            return await pipeline.execute(raise_on_error=False)
+
+    async def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
+        """Whether each has a record, and then its stored result."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.exists(keys.job_record(job_id))
+            pipeline.mget([keys.result(job_id) for job_id in job_ids])
+            *records, metas = refuse_errors(await pipeline.execute(raise_on_error=False))
+        return [bool(record) for record in records], metas
+
+    async def record_and_result(self, job_id: str) -> tuple[Mapping[bytes, bytes], bytes | None]:
+        """What is known of one job."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(keys.job_record(job_id))
+            pipeline.get(keys.result(job_id))
+            record, meta = refuse_errors(await pipeline.execute(raise_on_error=False))
+        return record, meta
+
+    async def results(self, job_ids: Sequence[str]) -> list[bytes | None]:
+        """The stored result of each."""
+        return cast("list[bytes | None]", await self._redis.mget([keys.result(job_id) for job_id in job_ids]))
+
+    def subscription(self) -> PubSub:
+        """A connection for published results; the caller closes it."""
+        return self._redis.pubsub()
+
+    async def models(self) -> Mapping[bytes, bytes]:
+        """The hash of known models."""
+        return cast("Mapping[bytes, bytes]", await self._redis.hgetall(keys.MODELS))
+
+    async def declare_model(self, name: str) -> None:
+        """Add a model, unless it is known."""
+        seconds, microseconds = await self._redis.time()
+        await self._redis.hsetnx(keys.MODELS, name, declaration("operator", seconds + microseconds / 1e6))
+
+    async def forget_model(self, name: str) -> bool:
+        """Remove a model; whether it was known."""
+        return bool(await self._redis.hdel(keys.MODELS, name))

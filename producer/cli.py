@@ -1,0 +1,158 @@
+"""The ``fleet`` command: submit, result, status and models; other packages add theirs.
+
+A package adds commands with an entry point of the group ``inference_fleet.commands``: a callable
+``register(app: typer.Typer) -> None``.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Final
+
+import typer
+
+from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl, takes
+from producer.client import Producer
+from producer.contract import Preset, Priority
+from producer.errors import FleetError, InvalidRequest
+from producer.jobs import JobStatus
+
+COMMAND_GROUP: Final = "inference_fleet.commands"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOptions:
+    """What ``fleet submit`` takes."""
+
+    model: Annotated[str, typer.Option(help="Served name of the model.")]
+    prompt: Annotated[str | None, typer.Option(help="The prompt; without it, standard input.")] = None
+    preset: Annotated[Preset | None, typer.Option(help="Sampling options to start from.")] = None
+    max_tokens: Annotated[int | None, typer.Option(help="Most output tokens.")] = None
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None
+    priority: Annotated[Priority, typer.Option(help="The lane to wait in.")] = Priority.NORMAL
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print its text, not the id.")] = False
+    redis_url: RedisUrl = DEFAULT_REDIS_URL
+
+
+@takes(SubmitOptions)
+def submit(options: SubmitOptions) -> None:
+    """Queue a job and print its id."""
+    sampling = {"preset": options.preset, "max_tokens": options.max_tokens, "temperature": options.temperature}
+    with _producer(options.redis_url) as producer:
+        submission = producer.submit(
+            model=options.model,
+            prompt=sys.stdin.read().removesuffix("\n") if options.prompt is None else options.prompt,
+            sampling=sampling,
+            priority=options.priority,
+        )
+        typer.echo(producer.result(submission).text if options.wait else submission.job_id)
+
+
+def result(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for it.", min=0)] = 0,
+    redis_url: RedisUrl = DEFAULT_REDIS_URL,
+) -> None:
+    """Print the text of a job's result."""
+    with _producer(redis_url) as producer:
+        for choice in producer.result(job_id, timeout_seconds=wait).choices:
+            typer.echo(choice.text)
+
+
+def status(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    redis_url: RedisUrl = DEFAULT_REDIS_URL,
+) -> None:
+    """Print where a job stands, one fact per line; times are seconds since the epoch."""
+    with _producer(redis_url) as producer:
+        for line in _lines(producer.status(job_id)):
+            typer.echo(line)
+
+
+def _lines(known: JobStatus) -> Iterable[str]:
+    failure = f"{known.failure.code}: {known.failure.message}" if known.failure else None
+    facts = {
+        "job": known.job_id,
+        "state": known.state.value,
+        "model": known.model,
+        "enqueued_at": known.enqueued_at,
+        "started_at": known.started_at,
+        "worker": known.worker,
+        "failure": failure,
+    }
+    return (f"{name:<12} {value}" for name, value in facts.items() if value is not None)
+
+
+models = typer.Typer(no_args_is_help=True, help="The models that jobs may name.")
+
+
+@models.command("list")
+def list_models(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
+    """Print each known model and who declared it."""
+    with _producer(redis_url) as producer:
+        for name, declared in producer.models().items():
+            typer.echo(f"{name}\t{declared.declared_by}")
+
+
+@models.command("declare")
+def declare_model(name: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
+    """Let jobs name a model before a worker has served it."""
+    with _producer(redis_url) as producer:
+        producer.declare_model(name)
+
+
+@models.command("forget")
+def forget_model(name: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
+    """Refuse further jobs for a model; jobs that wait stay queued."""
+    with _producer(redis_url) as producer:
+        if not producer.forget_model(name):
+            raise InvalidRequest(f"no model {name!r} is known")
+
+
+def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
+    """The whole command line; an entry point that does not work costs one line on standard error, not the rest."""
+    app = typer.Typer(
+        name="fleet",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Batched LLM generation over Redis: submit jobs, fetch results, run workers.",
+    )
+    app.command()(submit)
+    app.command()(result)
+    app.command()(status)
+    app.add_typer(models, name="models")
+    for command in commands:
+        try:
+            command.load()(app)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign package raises must not cost the other commands
+            typer.echo(f"fleet: the commands of {_package(command)} are missing: {_one_line(error)}", err=True)
+    return app
+
+
+def main() -> None:
+    """The console script: an error of the fleet is one line on standard error and exit code 1."""
+    try:
+        build_app(entry_points(group=COMMAND_GROUP))()
+    except FleetError as error:
+        typer.echo(f"fleet: {_one_line(error)}", err=True)
+        sys.exit(1)
+
+
+def _producer(redis_url: str) -> Producer:
+    try:
+        return Producer(redis_url)
+    except ValueError as error:
+        raise InvalidRequest(f"--redis-url: {error}") from error
+
+
+def _package(command: EntryPoint) -> str:
+    return command.dist.name if command.dist is not None else command.module.split(".")[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

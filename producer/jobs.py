@@ -1,0 +1,84 @@
+"""What the producer tells about jobs: submitted, where it stands, how it ended."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from producer.contract import Failure, GenerationResult
+from producer.errors import InferenceFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job that is in the fleet."""
+
+    job_id: str
+    enqueued_at: float
+    """Seconds since the epoch, by the Redis server's clock."""
+    duplicate: bool = False
+    """An earlier submission with the same idempotency key had made this job; nothing new was queued."""
+
+
+def job_id_of(job: str | Submission) -> str:
+    """The id of a job that a caller named by its id or by its submission."""
+    return job.job_id if isinstance(job, Submission) else job
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """What is known of a job at this moment; None where nobody knows (yet, or any more)."""
+
+    job_id: str
+    state: JobState
+    model: str | None = None
+    enqueued_at: float | None = None
+    """Seconds since the epoch, by the Redis server's clock."""
+    started_at: float | None = None
+    """Seconds since the epoch, when a worker took it."""
+    worker: str | None = None
+    failure: Failure | None = None
+    """Set for ``failed`` and ``cancelled``."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """How one request of a ``map`` ended: exactly one of ``result`` and ``failure`` is set."""
+
+    index: int
+    """Position of the request in what was given to ``map``, from 0."""
+    job_id: str | None
+    """None for a request that was refused before it became a job."""
+    result: GenerationResult | None = None
+    failure: Failure | None = None
+
+    def unwrap(self) -> GenerationResult:
+        """The result.
+
+        Raises:
+            InferenceFailed: it has none; the code says why.
+        """
+        if self.result is not None:
+            return self.result
+        if self.failure is None:
+            raise ValueError("an outcome holds a result or a failure")
+        raise InferenceFailed(self.failure.code, self.failure.message)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDeclaration:
+    """Why the fleet takes jobs for a model."""
+
+    declared_by: str
+    """``worker``: one has served it; ``operator``: somebody said that one will."""
+    since: float
+    """Seconds since the epoch."""

@@ -1,0 +1,92 @@
+"""Every Redis command of the synchronous producer. All raise ``redis.RedisError``; callers say what it means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import PubSub
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from producer import keys
+from producer.connection import client_arguments, database_of, lacks_script, refuse_errors, was_cut_off
+from producer.registry import declaration
+from producer.submission import ENQUEUE_SCRIPT, ENQUEUE_SHA, PreparedJob
+
+
+class Link:
+    """A pool of connections to the fleet's Redis; safe to share between threads."""
+
+    def __init__(self, redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float) -> None:
+        # Retries are ours: the library's would let an unreachable Redis take its time to say so.
+        self._redis = Redis.from_url(
+            redis_url,
+            retry=Retry(NoBackoff(), 0),
+            **client_arguments(connect_timeout_seconds, socket_timeout_seconds),
+        )
+        self.database = database_of(self._redis.get_connection_kwargs())
+
+    def close(self) -> None:
+        """Close the connections that are not in use; idempotent."""
+        self._redis.close()
+
+    def enqueue(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
+        """Run the enqueue script for each in one round trip; sent once more when a kept connection was dead."""
+        try:
+            return self._enqueue_once(jobs)
+        except RedisError as error:
+            if not was_cut_off(error):
+                raise
+        return self._enqueue_once(jobs)
+
+    def _enqueue_once(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
+        replies = self._run_script(jobs)
+        if lacks_script(replies):
+            self._redis.script_load(ENQUEUE_SCRIPT)
+            replies = self._run_script(jobs)
+        return refuse_errors(replies)
+
+    def _run_script(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job in jobs:
+                pipeline.evalsha(ENQUEUE_SHA, len(job.script_keys), *job.script_keys, *job.script_arguments)
+            return pipeline.execute(raise_on_error=False)
+
+    def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
+        """Whether each has a record, and then its stored result."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.exists(keys.job_record(job_id))
+            pipeline.mget([keys.result(job_id) for job_id in job_ids])
+            *records, metas = refuse_errors(pipeline.execute(raise_on_error=False))
+        return [bool(record) for record in records], metas
+
+    def record_and_result(self, job_id: str) -> tuple[Mapping[bytes, bytes], bytes | None]:
+        """What is known of one job."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(keys.job_record(job_id))
+            pipeline.get(keys.result(job_id))
+            record, meta = refuse_errors(pipeline.execute(raise_on_error=False))
+        return record, meta
+
+    def results(self, job_ids: Sequence[str]) -> list[bytes | None]:
+        """The stored result of each."""
+        return cast("list[bytes | None]", self._redis.mget([keys.result(job_id) for job_id in job_ids]))
+
+    def subscription(self) -> PubSub:
+        """A connection for published results; the caller closes it."""
+        return cast("PubSub", self._redis.pubsub())  # type: ignore[no-untyped-call]  # the library's hints have a gap
+
+    def models(self) -> Mapping[bytes, bytes]:
+        """The hash of known models."""
+        return cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.MODELS))
+
+    def declare_model(self, name: str) -> None:
+        """Add a model, unless it is known."""
+        seconds, microseconds = self._redis.time()
+        self._redis.hsetnx(keys.MODELS, name, declaration("operator", seconds + microseconds / 1e6))
+
+    def forget_model(self, name: str) -> bool:
+        """Remove a model; whether it was known."""
+        return bool(self._redis.hdel(keys.MODELS, name))

@@ -1,0 +1,155 @@
+"""The ``fleet`` command as a shell sees it: standard output, one line on standard error, exit codes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
+import pytest
+import redis
+import typer
+from typer.testing import CliRunner
+
+from producer import InferenceFailed, Priority, Producer, keys
+from producer.cli import COMMAND_GROUP, build_app
+from tests.finishing import Answerer, Results, celery_results
+from tests.waiting import free_port
+
+# Celery's backend calls a command of redis-py that redis-py has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning:celery.backends.redis")
+
+
+@pytest.fixture
+def results(redis_url: str) -> Iterator[Results]:
+    """What a worker writes to."""
+    with celery_results(redis_url) as backend:
+        yield backend
+
+
+def fleet(redis_url: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command; the address comes from the environment."""
+    environment = {**os.environ, "FLEET_REDIS_URL": redis_url, "COLUMNS": "200"}
+    command = [sys.executable, "-m", "producer.cli", *arguments]
+    return subprocess.run(
+        command, input=stdin, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def failed(run: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a command that failed."""
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1
+    return run.stderr
+
+
+def test_models_are_declared_listed_and_forgotten(redis_url: str) -> None:
+    """And forgetting what is not known is an error."""
+    assert fleet(redis_url, "models", "declare", "m").returncode == 0
+    assert fleet(redis_url, "models", "list").stdout == "m\toperator\n"
+    assert fleet(redis_url, "models", "forget", "m").returncode == 0
+    assert fleet(redis_url, "models", "list").stdout == ""
+    assert "no model 'm' is known" in failed(fleet(redis_url, "models", "forget", "m"))
+
+
+def test_a_job_is_submitted_watched_and_fetched(redis_url: str, results: Results) -> None:
+    """Its id on standard output, its options in the request, its prompt from standard input."""
+    fleet(redis_url, "models", "declare", "m")
+    options = ("--preset", "code", "--max-tokens", "9", "--temperature", "0.1", "--priority", "batch")
+    submitted = fleet(redis_url, "submit", "--model", "m", *options, stdin="from a pipe\n")
+    job_id = submitted.stdout.strip()
+
+    with redis.Redis.from_url(redis_url) as client:
+        message = str(client.lindex(keys.lane("m", Priority.BATCH), 0))
+    assert "from a pipe" in message
+    assert '"preset":"code","max_tokens":9,"temperature":0.1' in message.replace("\\", "")
+    assert "state        queued\n" in fleet(redis_url, "status", job_id).stdout
+    assert "still queued or running" in failed(fleet(redis_url, "result", job_id))
+
+    results.succeed(job_id, text="the answer")
+    assert fleet(redis_url, "result", job_id, "--wait", "5").stdout == "the answer\n"
+    assert "state        succeeded\n" in fleet(redis_url, "status", job_id).stdout
+
+
+def test_submit_can_wait_for_the_answer(redis_url: str) -> None:
+    """Then it prints the text instead of the id."""
+    fleet(redis_url, "models", "declare", "m")
+    with Answerer(redis_url):
+        assert fleet(redis_url, "submit", "--model", "m", "--prompt", "echo", "--wait").stdout == "echo\n"
+
+
+def test_a_failed_job_is_told_with_its_code(redis_url: str, results: Results) -> None:
+    """By result and by status."""
+    with Producer(redis_url) as producer:
+        producer.declare_model("m")
+        job_id = producer.submit(model="m", prompt="x").job_id
+    results.fail(job_id, InferenceFailed("poisoned", "it kills engines"))
+
+    assert failed(fleet(redis_url, "result", job_id)) == "fleet: poisoned: it kills engines\n"
+    assert "failure      poisoned: it kills engines\n" in fleet(redis_url, "status", job_id).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("submit", "--model", "typo", "--prompt", "x"), "model 'typo' is not known"),
+        (("submit", "--model", "m", "--prompt", ""), "the prompt is empty"),
+        (("submit", "--model", "m", "--prompt", "x", "--max-tokens", "0"), "sampling.max_tokens"),
+        (("result", "no-such-job"), "nothing is known of job no-such-job"),
+        (("status", "no-such-job"), "nothing is known of job no-such-job"),
+        (("models", "list", "--redis-url", "http://x"), "--redis-url: Redis URL must specify"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(redis_url: str, arguments: tuple[str, ...], words: str) -> None:
+    """No traceback."""
+    assert words in failed(fleet(redis_url, *arguments))
+
+
+def test_a_redis_that_is_not_there_is_one_line_too() -> None:
+    """With its address."""
+    port = free_port()
+    assert f"127.0.0.1:{port}" in failed(fleet(f"redis://127.0.0.1:{port}/0", "models", "list"))
+
+
+def test_a_missing_option_is_named_with_the_shells_usual_exit_code(redis_url: str) -> None:
+    """As every Typer command does."""
+    run = fleet(redis_url, "submit", "--prompt", "x")
+
+    assert run.returncode == 2
+    assert "--model" in run.stderr
+
+
+def test_a_package_whose_commands_do_not_import_costs_one_line_and_not_the_rest() -> None:
+    """The line names the package; commands of other packages are added."""
+    broken = EntryPoint("broken", "no_such_package.cli:register", COMMAND_GROUP)
+    added = EntryPoint("added", "commands_of_a_test:register", COMMAND_GROUP)
+    sys.modules["commands_of_a_test"] = sys.modules[__name__]
+    try:
+        app = build_app([broken, added])
+        again = CliRunner().invoke(_calls(broken, added), [])
+    finally:
+        del sys.modules["commands_of_a_test"]
+    run = CliRunner().invoke(app, ["added"])
+
+    assert run.stdout == "added by a package\n"
+    assert again.stderr == "fleet: the commands of no_such_package are missing: No module named 'no_such_package'\n"
+
+
+def register(app: typer.Typer) -> None:
+    """What a package's entry point names."""
+
+    @app.command("added")
+    def added() -> None:
+        typer.echo("added by a package")
+
+
+def _calls(*commands: EntryPoint) -> typer.Typer:
+    """A command line that only builds the real one, so that a runner sees what it prints."""
+    builder = typer.Typer()
+
+    @builder.command()
+    def build() -> None:
+        build_app(commands)
+
+    return builder

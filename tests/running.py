@@ -7,7 +7,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from typing import Any, Self
 import psutil
 import pytest
 from celery import Celery
+from kombu import pools
 from prometheus_client.parser import text_string_to_metric_families
 
 from producer import Producer
@@ -133,9 +135,17 @@ class RunningFleet:
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
 
-    def celery(self) -> Celery:
-        """A Celery app as an operator or another service would have it."""
-        return make_app(AppSettings(self.redis_url, self.served))
+    @contextmanager
+    def celery(self) -> Iterator[Celery]:
+        """A Celery app as an operator or another service would have it; leaves no connection open."""
+        app = make_app(AppSettings(self.redis_url, self.served))
+        try:
+            yield app
+        finally:
+            app.backend.result_consumer.stop()
+            app.backend.client.connection_pool.disconnect()
+            pools.reset()
+            app.close()
 
     def producer(self) -> Producer:
         """A producer for this fleet."""

@@ -28,10 +28,7 @@ class FleetBackend(RedisBackend):
         if pipe is None:
             return super().set(key, value, expires, **retry_policy)
         lifetime = self.expires if expires is None else expires
-        if lifetime:
-            pipe.setex(key, int(lifetime), value)
-        else:
-            pipe.set(key, value)
+        pipe.set(key, value, ex=int(lifetime) if lifetime else None)
         pipe.publish(key, value)
         return None
 
@@ -45,7 +42,7 @@ class FleetBackend(RedisBackend):
             self._local.pipe = None
 
     def flush(self) -> None:
-        """Write what this thread held back. SETEX and PUBLISH may be repeated, so a failed flush may be too."""
+        """Write what this thread held back. SET and PUBLISH may be repeated, so a failed flush may be too."""
         pipe = getattr(self._local, "pipe", None)
         if pipe is None or not len(pipe):
             return

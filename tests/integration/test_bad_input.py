@@ -91,15 +91,13 @@ def test_a_request_that_cannot_work_is_answered_with_its_code(
     fleet: RunningFleet, client: "redis.Redis", request_fields: dict[str, Any], code: str, complaint: str
 ) -> None:
     """Sent past the producer's own check by a stock Celery app, beside a good job that must not notice."""
-    app, producer = fleet.celery(), fleet.producer()
-    good = producer.submit(model=fleet.served, prompt="good", sampling={"max_tokens": 30, "ignore_eos": True})
     request = {"model": fleet.served} | request_fields
-    sent = app.send_task("fleet.generate", args=[request], queue=f"fleet.{fleet.served}", argsrepr="(…)")
-    failed = failure_of(client, producer, sent.id)
-    assert (failed.code, complaint in failed.message) == (code, True), failed.message
-    assert producer.result(good, timeout_seconds=60).usage.completion_tokens == 30
-    producer.close()
-    app.close()
+    with fleet.celery() as app, fleet.producer() as producer:
+        good = producer.submit(model=fleet.served, prompt="good", sampling={"max_tokens": 30, "ignore_eos": True})
+        sent = app.send_task("fleet.generate", args=[request], queue=f"fleet.{fleet.served}", argsrepr="(…)")
+        failed = failure_of(client, producer, sent.id)
+        assert (failed.code, complaint in failed.message) == (code, True), failed.message
+        assert producer.result(good, timeout_seconds=60).usage.completion_tokens == 30
 
 
 def test_the_producer_refuses_bad_input_before_it_is_queued(fleet: RunningFleet, producer: Producer) -> None:
@@ -119,8 +117,8 @@ def test_nobody_waits_for_a_message_without_an_id(
 
 def test_job_ids_that_celery_never_made_are_fine(fleet: RunningFleet, producer: Producer) -> None:
     """A foreign sender's own ids."""
-    app, job_id = fleet.celery(), f"order/{uuid.uuid4()}#1"
+    job_id = f"order/{uuid.uuid4()}#1"
     request = {"model": fleet.served, "prompt": "x", "sampling": {"max_tokens": 1}}
-    app.send_task("fleet.generate", args=[request], queue=f"fleet.{fleet.served}", task_id=job_id).get(timeout=60)
+    with fleet.celery() as app:
+        app.send_task("fleet.generate", args=[request], queue=f"fleet.{fleet.served}", task_id=job_id).get(timeout=60)
     assert producer.result(job_id, timeout_seconds=60).id == job_id
-    app.close()

@@ -18,10 +18,9 @@ TIMEOUT_SECONDS = 60
 @pytest.fixture
 def app(fleet: RunningFleet) -> Iterator[Celery]:
     """An app that builds canvases, as a pipeline author has it."""
-    app = fleet.celery()
-    app.set_current()
-    yield app
-    app.close()
+    with fleet.celery() as app:
+        app.set_current()
+        yield app
 
 
 def test_a_chain_feeds_the_first_text_to_the_second(fleet: RunningFleet, app: Celery) -> None:  # noqa: ARG001

@@ -20,9 +20,8 @@ LONG: dict[str, Any] = {"max_tokens": 1500, "min_tokens": 1500, "ignore_eos": Tr
 @pytest.fixture
 def app(fleet: RunningFleet) -> Iterator[Celery]:
     """A stock sender that knows no more than the task's name and queue."""
-    app = fleet.celery()
-    yield app
-    app.close()
+    with fleet.celery() as app:
+        yield app
 
 
 def send(app: Celery, fleet: RunningFleet, sampling: dict[str, Any], **options: Any) -> AsyncResult:  # noqa: ANN401
@@ -120,8 +119,7 @@ def test_inspect_shows_active_jobs_and_pool_statistics(fleet: RunningFleet, app:
 
 def test_an_overloaded_engine_is_tried_again(simulated_fleet: RunningFleet) -> None:
     """Celery's autoretry: the first attempt finds no room, the second one answers and says that it is the second."""
-    app = simulated_fleet.celery()
     request = {"model": "sim", "prompt": f"busy {time.monotonic_ns()}", "metadata": {"simulate": "overloaded_once"}}
-    sent = app.send_task("fleet.generate", args=[request], queue="fleet.sim")
-    assert sent.get(timeout=TIMEOUT_SECONDS)["attempt"] == 2
-    app.close()
+    with simulated_fleet.celery() as app:
+        sent = app.send_task("fleet.generate", args=[request], queue="fleet.sim")
+        assert sent.get(timeout=TIMEOUT_SECONDS)["attempt"] == 2

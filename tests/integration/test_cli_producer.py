@@ -17,7 +17,6 @@ from tests.finishing import Answerer, Results, celery_results
 from tests.waiting import free_port
 
 # Celery's backend calls a command of redis-py that redis-py has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning:celery.backends.redis")
 
 
 @pytest.fixture

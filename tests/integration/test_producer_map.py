@@ -18,7 +18,6 @@ from workers.embedded import EmbeddedServer
 LANE = keys.lane("m", Priority.NORMAL)
 
 # Celery's backend calls a command of redis-py that redis-py has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning:celery.backends.redis")
 
 
 @pytest.fixture

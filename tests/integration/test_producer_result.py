@@ -23,7 +23,6 @@ from tests.waiting import eventually, free_port
 from workers.embedded import EmbeddedServer
 
 # Celery's backend calls a command of redis-py that redis-py has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning:celery.backends.redis")
 
 
 @pytest.fixture

@@ -98,12 +98,11 @@ def test_status_says_running_while_the_engine_has_the_job(simulated_fleet: Runni
 
 def test_a_job_for_another_model_on_this_queue_is_answered_model_not_found(simulated_fleet: RunningFleet) -> None:
     """A Celery sender that mixed up queue and model gets told both."""
-    app = simulated_fleet.celery()
-    sent = app.send_task("fleet.generate", args=[{"model": "other", "prompt": "x"}], queue="fleet.sim")
-    with pytest.raises(InferenceFailed, match="other") as failed:
-        sent.get(timeout=30)
+    with simulated_fleet.celery() as app:
+        sent = app.send_task("fleet.generate", args=[{"model": "other", "prompt": "x"}], queue="fleet.sim")
+        with pytest.raises(InferenceFailed, match="other") as failed:
+            sent.get(timeout=30)
     assert failed.value.code == "model_not_found"
-    app.close()
 
 
 def test_urgent_jobs_overtake_the_backlog(simulated_fleet: RunningFleet) -> None:

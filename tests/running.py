@@ -120,14 +120,7 @@ class RunningFleet:
 
     def page(self, path: str, worker: int = 0) -> tuple[int, str]:
         """Status and text of a page of a worker; status 0 when nobody listens."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port + worker}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return page_of(f"http://127.0.0.1:{self.port + worker}{path}")
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a series' samples that carry these labels; 0 where there is none."""
@@ -150,6 +143,18 @@ class RunningFleet:
     def producer(self) -> Producer:
         """A producer for this fleet."""
         return Producer(self.redis_url)
+
+
+def page_of(url: str) -> tuple[int, str]:
+    """Status and text of a page; status 0 when nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own pages
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def simulated(redis_url: str, folder: Path, **engine_options: object) -> RunningFleet:

@@ -53,6 +53,7 @@ def main() -> int:
     report |= {
         "shape": given.shape,
         "jobs": len(requests),
+        "distinct_outputs": len({tuple(output["token_ids"]) for output in direct.outputs}),
         "differing": len(differing),
         "first_differing": differing[:10],
         "direct_seconds": round(direct.seconds, 3),

@@ -1,4 +1,4 @@
-"""What every tier of tests shares: a real server."""
+"""What every tier of tests shares: a real server, the tiny model, and running fleets with either engine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 import redis
 
+from producer import Producer
+from tests.running import VLLM_OPTIONS, RunningFleet, simulated
 from tests.waiting import free_port
 from workers.embedded import EmbeddedServer
 from workers.models.tiny import make_tiny_model
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with the real engine run one after the other in one of the parallel processes: they share its engines."""
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +41,40 @@ def redis_url(redis_server: EmbeddedServer) -> str:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def simulated_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """A worker with the simulated engine, on a server of its own."""
+    folder = tmp_path_factory.mktemp("simulated")
+    with (
+        EmbeddedServer(folder / "valkey", free_port()) as server,
+        simulated(server.url, folder, seconds_per_token=0.002) as fleet,
+    ):
+        yield fleet
+
+
+@pytest.fixture(scope="session")
+def vllm_fleet(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[RunningFleet]:
+    """A worker with the real vLLM engine and the tiny model, on a server of its own; it takes 20 to 40 s to start."""
+    folder = tmp_path_factory.mktemp("vllm")
+    options = {f"engine.options.{name}": value for name, value in VLLM_OPTIONS.items()}
+    with (
+        EmbeddedServer(folder / "valkey", free_port()) as server,
+        RunningFleet(server.url, folder, str(tiny_model), options) as fleet,
+    ):
+        yield fleet
+
+
+@pytest.fixture(params=["simulated", pytest.param("vllm", marks=pytest.mark.vllm)])
+def fleet(request: pytest.FixtureRequest) -> RunningFleet:
+    """Each test that takes it runs on both engines."""
+    running: RunningFleet = request.getfixturevalue(f"{request.param}_fleet")
+    return running
+
+
+@pytest.fixture
+def producer(fleet: RunningFleet) -> Iterator[Producer]:
+    """A producer for ``fleet``."""
+    with fleet.producer() as connected:
+        yield connected

@@ -22,6 +22,8 @@ OVERRIDES_VARIABLE: Final = "FLEET_COMMAND_LINE_SETTINGS"
 """The supervisor's command-line settings, as one JSON object, for its worker processes."""
 STOP_GRACE_SECONDS: Final = 15.0
 """Beyond the drain budget: recording the last results, closing the engine."""
+MAX_DOUBLINGS: Final = 30
+"""Of the back-off; far beyond any sensible bound, and a float still holds it."""
 HEALTHY_AFTER_SECONDS: Final = 60.0
 """A worker that lived this long starts its back-off anew."""
 
@@ -37,7 +39,7 @@ class RestartPolicy:
 
     def delay_seconds(self, failures: int) -> float:
         """Wait before restart number ``failures`` (1 is the first): doubling, bounded."""
-        return min(self.backoff_initial_seconds * 2.0 ** (failures - 1), self.backoff_max_seconds)
+        return min(self.backoff_initial_seconds * 2.0 ** min(failures - 1, MAX_DOUBLINGS), self.backoff_max_seconds)
 
 
 @dataclass
@@ -127,6 +129,7 @@ class Supervisor:
 
     def _on_exit(self, child: Child, exit_code: int) -> None:
         was_ready = child.is_ready
+        child.was_ever_ready = child.was_ever_ready or was_ready  # it may have been ready for less than a poll
         if time.monotonic() - child.started_at > HEALTHY_AFTER_SECONDS and was_ready:
             child.failures = 0
         child.failures += 1

@@ -1,5 +1,6 @@
 """The producer's wheel alone: what is in it, what it pulls in, and that it runs beside an app's own ``config``."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import redis
 
 from producer import Producer, keys
 from producer.contract import Priority
+from tests.running import RunningFleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +24,17 @@ with Producer(sys.argv[1]) as producer:
     submission = producer.submit(model="m", prompt="from a web app")
 heavy = [name for name in ("torch", "vllm", "celery", "kombu", "workers", "config") if name in sys.modules]
 print(json.dumps({"job_id": submission.job_id, "heavy": heavy}))
+"""
+
+
+WAITING_APP = """
+import json, sys
+from producer import Producer
+
+with Producer(sys.argv[1]) as producer:
+    job = producer.submit(model=sys.argv[2], prompt="from a web app", sampling={"max_tokens": 5, "ignore_eos": True})
+    result = producer.result(job, timeout_seconds=60)
+print(json.dumps({"tokens": result.usage.completion_tokens, "worker": result.worker}))
 """
 
 
@@ -99,6 +112,18 @@ def test_it_submits_beside_an_app_whose_own_config_raises_on_import(
         message = str(client.lindex(keys.lane("m", Priority.NORMAL), 0))
     assert '"heavy": []' in printed
     assert "from a web app" in message
+
+
+def test_a_round_trip_from_there_is_answered_by_a_real_worker(
+    producer_venv: ProducerVenv, fleet: RunningFleet, tmp_path: Path
+) -> None:
+    """Submit and wait, in the environment that has only the wheel, for a worker in another one."""
+    (tmp_path / "config.py").write_text("raise RuntimeError('the app\\'s own config was imported')\n")
+    (tmp_path / "app.py").write_text(WAITING_APP)
+    printed = producer_venv.run("python", "app.py", fleet.redis_url, fleet.served, cwd=tmp_path)
+    answer = json.loads(printed)
+    assert answer["tokens"] == 5
+    assert answer["worker"].startswith(fleet.served)
 
 
 def test_its_command_line_works_alone(producer_venv: ProducerVenv, redis_url: str, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from producer.contract import GenerationRequest, SamplingOptions
-from workers.engine.base import Engine, EngineDead, EngineError, EngineRequest, EngineStartFailed
+from workers.engine.base import Engine, EngineDead, EngineRequest, EngineStartFailed
+
+log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS: Final = 8
 HEALTH_CHECK_TIMEOUT_SECONDS: Final = 10.0
@@ -20,13 +23,24 @@ Returned = TypeVar("Returned")
 class EngineHost:
     """Runs one engine on a loop in a thread of its own; everybody else talks to it through this object."""
 
-    def __init__(self, engine: Engine, *, start_timeout_seconds: float, health_interval_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        start_timeout_seconds: float,
+        health_interval_seconds: float,
+        health_timeout_seconds: float = HEALTH_CHECK_TIMEOUT_SECONDS,
+        close_timeout_seconds: float = CLOSE_TIMEOUT_SECONDS,
+    ) -> None:
         self.engine = engine
         self.loop = asyncio.new_event_loop()
         self.death: str | None = None
         """Why the engine is gone; None while it lives."""
         self._start_timeout_seconds = start_timeout_seconds
         self._health_interval_seconds = health_interval_seconds
+        self._health_timeout_seconds = health_timeout_seconds
+        self._close_timeout_seconds = close_timeout_seconds
+        self._death_lock = threading.Lock()
         self._on_death: Callable[[str], None] | None = None
         self._last_heartbeat = time.monotonic()
         self._watchdog: asyncio.Task[None] | None = None
@@ -72,27 +86,32 @@ class EngineHost:
 
     def on_death(self, callback: Callable[[str], None]) -> None:
         """Call ``callback(cause)`` on the engine's thread when the engine is gone; at once if it already is."""
-        self._on_death = callback
-        if self.death is not None:
-            callback(self.death)
+        with self._death_lock:
+            self._on_death, cause = callback, self.death
+        if cause is not None:
+            callback(cause)
 
     def report_death(self, cause: str) -> None:
-        """The engine is gone; the first cause is kept and told."""
-        if self.death is None:
-            self.death = cause
-            if self._on_death is not None:
-                self._on_death(cause)
+        """The engine is gone; the first cause is kept and told, once."""
+        with self._death_lock:
+            if self.death is not None:
+                return
+            self.death, callback = cause, self._on_death
+        if callback is not None:
+            callback(cause)
 
     async def _watch(self) -> None:
         while self.death is None:
             try:
-                async with asyncio.timeout(HEALTH_CHECK_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._health_timeout_seconds):
                     await self.engine.check_health()
             except EngineDead as error:
                 self.report_death(str(error))
             except TimeoutError:
-                self.report_death(f"the engine did not answer a health check within {HEALTH_CHECK_TIMEOUT_SECONDS} s")
-            except EngineError as error:
+                self.report_death(f"the engine did not answer a health check within {self._health_timeout_seconds:g} s")
+            except Exception as error:
+                # Whatever it is: a watchdog that ended in silence would leave a dead engine in service.
+                log.exception("the health check failed", extra={"action": "health_check_failed"})
                 self.report_death(f"the health check failed: {error}")
             self._last_heartbeat = time.monotonic()
             await asyncio.sleep(self._health_interval_seconds)
@@ -109,14 +128,21 @@ class EngineHost:
 
     def close(self) -> None:
         """Stop the engine and its thread; idempotent."""
+        if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError):  # a hung engine: the supervisor kills what is left of the group
+                self.run(self._close_engine(), self._close_timeout_seconds)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(self._close_timeout_seconds)
         if not self._thread.is_alive():
-            return
-        with contextlib.suppress(TimeoutError):  # a hung engine: the supervisor kills what is left of the group
-            self.run(self._close_engine(), CLOSE_TIMEOUT_SECONDS)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(CLOSE_TIMEOUT_SECONDS)
+            self.loop.close()
 
     async def _close_engine(self) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
         await self.engine.close()
+        # What still runs would be left pending by a loop that ends.
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from config.loading import load_settings
+from config.loading import DEFAULT_ORIGIN, LoadedSettings, load_settings
 from config.settings import Settings
-from workers.commands.flower import flower_command, flower_environment
 from workers.embedded import EmbeddedServer
+from workers.local.flower import flower_command, flower_environment
 
 POLL_SECONDS: Final = 0.2
 PAGE_TIMEOUT_SECONDS: Final = 2.0
@@ -43,15 +43,20 @@ class LocalStack:
     folder: Path
     overrides: Mapping[str, Any]
     config_file: Path | None = None
-    settings: Settings = field(init=False)
+    _loaded: LoadedSettings = field(init=False)
     _cleanup: ExitStack = field(default_factory=ExitStack, init=False)
     _workers: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.settings = self._load(self.overrides)
+        self._loaded = self._load(self.overrides)
 
-    def _load(self, overrides: Mapping[str, Any]) -> Settings:
-        return load_settings(config_file=self.config_file, environ=os.environ, overrides=overrides).settings
+    def _load(self, overrides: Mapping[str, Any]) -> LoadedSettings:
+        return load_settings(config_file=self.config_file, environ=os.environ, overrides=overrides)
+
+    @property
+    def settings(self) -> Settings:
+        """What is in force; addresses and ports are final once it is up."""
+        return self._loaded.settings
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,16 +71,16 @@ class LocalStack:
         self._cleanup.close()
 
     def _start(self) -> None:
-        ports = {
+        ports: dict[str, Any] = {
             "metrics.port": free_port(self.settings.metrics.port),
             "flower.port": free_port(self.settings.flower.port),
         }
-        if "FLEET_REDIS_URL" not in os.environ and "redis.url" not in self.overrides:
+        if self._loaded.origins["redis.url"] == DEFAULT_ORIGIN:
             server = EmbeddedServer(self.folder / "valkey", free_port(6379))
             self._cleanup.enter_context(server)
             ports["redis.url"] = server.url
         overrides = dict(self.overrides) | ports
-        self.settings = self._load(overrides)
+        self._loaded = self._load(overrides)
         file = ["--config", str(self.config_file)] if self.config_file else []
         pairs = [
             part

@@ -1,6 +1,7 @@
 """Threads that let Celery's own tracer record outcomes: results, links, chains, chords, retries, signals, events.
 
-A finisher never dies: while Redis is away the outcomes wait here, and the jobs' messages stay unacknowledged.
+A finisher never dies: while Redis is away the outcomes wait here, and the jobs' messages stay unacknowledged. So does
+the message of a job whose outcome cannot be recorded at all.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ MAX_GROUP_JOBS: Final = 64
 """Outcomes whose results go out in one pipeline."""
 RETRY_INITIAL_SECONDS: Final = 0.1
 RETRY_MAX_SECONDS: Final = 2.0
+
+REDIS_AWAY: Final = (RedisError, OperationalError, OSError)
 
 Finished = Outcome | Exception | Callable[[], None]
 
@@ -73,8 +76,16 @@ class Finisher:
     def _run(self) -> None:
         while True:
             group, is_last = self._next_group()
-            if group:
+            try:
                 self._finish_group(group)
+            except REDIS_AWAY as error:  # only while stopping: the pool hands back what is not recorded
+                log.error(  # noqa: TRY400 - an outage has no traceback worth reading
+                    "%d outcomes not recorded: %s", len(group), error, extra={"action": "results_given_up"}
+                )
+            except Exception:
+                log.exception("%d outcomes not recorded", len(group), extra={"action": "results_given_up"})
+                for job, _ in group:
+                    job.abort(job, "given_back")
             if is_last:
                 return
 
@@ -92,13 +103,24 @@ class Finisher:
         return group, True
 
     def _finish_group(self, group: list[tuple[PoolJob, Finished]]) -> None:
+        if not group:
+            return
         traced: list[tuple[PoolJob, Finished, Any]] = []
         with self._backend.grouped():
             for job, finished in group:
-                if callable(finished):
-                    self._until_redis_is_back(finished)
-                else:
-                    traced.append((job, finished, self._trace(job, finished)))
+                try:
+                    if callable(finished):
+                        self._until_redis_is_back(finished)
+                    else:
+                        traced.append((job, finished, self._trace(job, finished)))
+                except REDIS_AWAY:
+                    raise
+                except Exception:
+                    log.exception(
+                        "the outcome of a job cannot be recorded; it goes back to the queue when this worker ends",
+                        extra={"action": "result_unrecordable", "job_id": job.delivery.job_id},
+                    )
+                    job.abort(job, "given_back")  # alone: its batch-mates are not to suffer
             self._until_redis_is_back(self._backend.flush)
         # Acknowledged only now: the results are in Redis.
         for job, finished, (failed, value, _) in traced:
@@ -114,18 +136,21 @@ class Finisher:
         return traced[0]
 
     def _tell_celery(self, job: PoolJob, traced: tuple[Any, Any, float]) -> None:
+        job_id = job.delivery.job_id
         try:
             job.callbacks.finished(traced)
-        except (RedisError, OperationalError, OSError) as error:
+        except REDIS_AWAY as error:
             # The result is stored; what failed is an event. The message is acknowledged by the hub all the same.
-            log.warning("event not sent: %s", error, extra={"action": "event_lost", "job_id": job.delivery.job_id})
+            log.warning("event not sent: %s", error, extra={"action": "event_lost", "job_id": job_id})
+        except Exception:
+            log.exception("Celery did not take note of job %s", job_id, extra={"action": "note_lost", "job_id": job_id})
 
     def _until_redis_is_back(self, write: Callable[[], object]) -> None:
         delay_seconds = RETRY_INITIAL_SECONDS
         while True:
             try:
                 write()
-            except (RedisError, OperationalError, OSError) as error:
+            except REDIS_AWAY as error:
                 log.warning("Redis is away, the outcome waits: %s", error, extra={"action": "result_waits"})
                 if self._stopping.wait(delay_seconds):
                     raise

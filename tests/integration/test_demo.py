@@ -10,7 +10,15 @@ import psutil
 import pytest
 
 from tests.running import ENGINE_START_SECONDS, FLEET, page_of
-from tests.waiting import eventually
+from tests.waiting import eventually, free_port
+
+
+SIMULATED = ("--set", "engine.kind=simulated", "--set", "worker.gpus=none")
+
+
+def own_ports() -> list[str]:
+    """Ports of this test alone: others start whole fleets beside it."""
+    return ["--set", f"metrics.port={free_port()}", "--set", f"flower.port={free_port()}"]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -31,7 +39,7 @@ def test_the_demo_answers_every_section_and_leaves_nothing_running(tmp_path: Pat
     """Two sections and the chat turn, on vLLM with the tiny model that it makes itself."""
     (tmp_path / "NOTES.md").write_text("# Queues\nThey keep work in order.\n\n## Workers\nThey take what they can.\n")
     done = subprocess.run(
-        [*FLEET, "demo"],
+        [*FLEET, "demo", *own_ports()],
         cwd=tmp_path,
         env=environment(tmp_path),
         capture_output=True,
@@ -50,7 +58,7 @@ def test_the_demo_answers_every_section_and_leaves_nothing_running(tmp_path: Pat
 
 def test_up_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     """Server, worker and Flower come up together, serve a job from the command line, and go together."""
-    command = [*FLEET, "up", "--model", "sim", "--set", "engine.kind=simulated", "--set", "worker.gpus=none"]
+    command = [*FLEET, "up", "--model", "sim", *SIMULATED, *own_ports()]
     log = tmp_path / "up.log"
     with log.open("wb") as output:
         up = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=output, stderr=output)
@@ -81,16 +89,7 @@ def test_up_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
 def test_a_local_fleet_that_cannot_start_says_why(tmp_path: Path, command: str) -> None:
     """The worker's own last words, and a code that is not 0; nothing is left running."""
     done = subprocess.run(
-        [
-            *FLEET,
-            command,
-            "--model",
-            "sim",
-            "--set",
-            "engine.kind=simulated",
-            "--set",
-            "engine.options.start_fault=fails",
-        ],
+        [*FLEET, command, "--model", "sim", *SIMULATED, *own_ports(), "--set", "engine.options.start_fault=fails"],
         cwd=tmp_path,
         env=environment(tmp_path),
         capture_output=True,

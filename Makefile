@@ -20,7 +20,7 @@ demo: .venv/.runtime ## a real fleet on this machine: server, worker with vLLM, 
 	@$(bin)/fleet demo $(ARGS)
 
 test: .venv/.dev ## every test, with the real vLLM engine, a real server and real workers (ARGS="-k pool")
-	@$(bin)/pytest $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 lint: .venv/.dev
 	@$(bin)/ruff check . && $(bin)/ruff format --check .

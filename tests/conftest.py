@@ -13,14 +13,6 @@ from workers.embedded import EmbeddedServer
 from workers.models.tiny import make_tiny_model
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with the real engine run one after the other in one of the parallel processes: they share its engines."""
-    for item in items:
-        if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
-
-
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A real Valkey server, one for the whole session."""

@@ -12,7 +12,6 @@ import pytest
 from tests.running import ENGINE_START_SECONDS, FLEET, page_of
 from tests.waiting import eventually, free_port
 
-
 SIMULATED = ("--set", "engine.kind=simulated", "--set", "worker.gpus=none")
 
 

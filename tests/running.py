@@ -136,6 +136,8 @@ class RunningFleet:
             yield app
         finally:
             app.backend.result_consumer.stop()
+            # A result that is collected later would subscribe anew to unsubscribe.
+            app.backend.result_consumer.cancel_for = lambda _task_id: None
             app.backend.client.connection_pool.disconnect()
             pools.reset()
             app.close()

@@ -14,6 +14,8 @@ from workers.pool.outcome import current_outcome
 
 MAX_RETRIES: Final = 5
 RETRY_BACKOFF_MAX_SECONDS: Final = 60
+PUBLISH_RETRY_POLICY: Final = {"max_retries": 600, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0}
+"""About ten minutes; intervals in seconds."""
 RESULT_REPR_CHARACTERS: Final = 200
 """How much of a result events (and so Flower) show."""
 
@@ -106,6 +108,8 @@ def _conf(settings: AppSettings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_default_queue": keys.queue(settings.served_model_name),
         "task_acks_late": True,
+        # Chains and links are published by finishers: Redis away for minutes must not fail a job that succeeded.
+        "task_publish_retry_policy": PUBLISH_RETRY_POLICY,
         "task_inherit_parent_priority": True,
         "task_send_sent_event": True,
         "task_soft_time_limit": settings.soft_time_limit_seconds,

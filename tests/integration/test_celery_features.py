@@ -116,6 +116,7 @@ def test_inspect_shows_active_jobs_and_pool_statistics(fleet: RunningFleet, app:
     assert stats["pool"]["running"] >= 1
     assert stats["pool"]["max-concurrency"] >= 64
     app.control.revoke(sent.id, terminate=True)
+    eventually(lambda: fleet.metric("fleet_active_jobs") == 0, what="no active job")
 
 
 def test_an_overloaded_engine_is_tried_again(simulated_fleet: RunningFleet) -> None:

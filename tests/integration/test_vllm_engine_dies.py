@@ -19,7 +19,7 @@ def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
     """Every job is answered, by the restarted worker; the first one said why it ended and left nothing behind."""
     with vllm_fleet.producer() as producer:
         jobs = [producer.submit(model=vllm_fleet.served, prompt=f"job {n}", sampling=LONG) for n in range(30)]
-        eventually(lambda: vllm_fleet.metric("fleet_active_jobs") == 30, what="all jobs run")
+        eventually(lambda: vllm_fleet.metric("fleet_active_jobs") >= 30, what="all jobs run")
         worker = vllm_fleet.worker_processes()[0]
         family = worker.children(recursive=True)
         engine_core_of(worker).kill()

@@ -53,6 +53,8 @@ class Runner:
         if not self._wake_is_due:
             self._wake_is_due = True
             self._host.loop.call_soon_threadsafe(self._wake)
+        elif self._limits.max_wait_seconds and len(self._waiting) == self._limits.max_jobs:  # the wait is over: full
+            self._host.loop.call_soon_threadsafe(self._drain)
 
     def cancel(self, job: PoolJob) -> None:
         """Free the engine's slot of a job that nobody wants any more; any thread."""
@@ -83,12 +85,17 @@ class Runner:
             taken += 1
             job.task = self._host.loop.create_task(self._run(job))
             self._running.add(job.task)
-            job.task.add_done_callback(self._running.discard)
+            job.task.add_done_callback(self._ended)
         if taken:
             self._observer.batch_drained(BatchDrained(taken))
         if self._waiting and not self._wake_is_due:
             self._wake_is_due = True
             self._host.loop.call_soon(self._drain)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if self._waiting and not self._running:  # an idle engine never waits
+            self._drain()
 
     async def _run(self, job: PoolJob) -> None:
         loop, limits = self._host.loop, job.limits

@@ -14,8 +14,8 @@ start() { # name, arguments
   .venv/bin/pytest -q -p no:cacheprovider "$@" >"$logs/$name" 2>&1 &
   session[$name]=$!
 }
-start engines -m vllm tests/contracts
-start vllm-fleet -m vllm --ignore=tests/contracts
+start engines -m vllm tests/contracts tests/integration/test_demo.py
+start vllm-fleet -m vllm --ignore=tests/contracts --ignore=tests/integration/test_demo.py
 start simulated -m 'not vllm'
 
 status=0

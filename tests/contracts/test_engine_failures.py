@@ -4,13 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import pytest_asyncio
 
 from tests.contracts.asking import ENDLESS, answer, increments, request, streamed
 from tests.contracts.conftest import SHARED_OPTIONS, VLLM_OPTIONS
@@ -50,15 +48,6 @@ def vllm_kind(request: pytest.FixtureRequest) -> Kind:
     """VLLM with the tiny model."""
     request.getfixturevalue("vllm_environment")
     return Kind(VllmEngine, str(request.getfixturevalue("tiny_model")), VLLM_OPTIONS)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def own_engine(kind: Kind) -> AsyncIterator[Engine]:
-    """A running engine that the test may kill."""
-    engine = kind.made()
-    await engine.start()
-    yield engine
-    await engine.close()
 
 
 @pytest.fixture
@@ -159,18 +148,6 @@ async def test_a_killed_process_is_the_death_of_every_running_and_later_call(kin
     await engine.close()
     await engine.close()
     await asyncio.to_thread(eventually, lambda: engine_processes() <= before, seconds=60, what="no process of it")
-
-
-async def test_a_closed_engine_is_dead_and_what_ran_was_aborted(own_engine: Engine) -> None:
-    """Closing is an end, not an error, for what runs; nothing runs after it."""
-    task = asyncio.create_task(answer(own_engine, request("long", **ENDLESS)))
-    await anext(aiter(increments(own_engine, streamed(request("first", **ENDLESS)))))
-    await own_engine.close()
-    assert (await task).finish_reason == "abort"
-    with pytest.raises(EngineDead):
-        await own_engine.check_health()
-    with pytest.raises(EngineDead):
-        await answer(own_engine, request("later"))
 
 
 async def test_an_engine_that_was_never_started_can_be_closed(kind: Kind) -> None:

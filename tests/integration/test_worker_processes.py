@@ -118,6 +118,9 @@ def test_sigterm_finishes_what_runs_and_leaves_the_rest_queued(redis_url: str, t
         states = [producer.status(job).state for job in jobs]
         assert states.count(JobState.SUCCEEDED) >= 10
         assert set(states) == {JobState.SUCCEEDED, JobState.QUEUED}
+        # A model that was served stays known: with no worker up a job is taken, and waits.
+        jobs.append(producer.submit(model="sim", prompt="while nobody serves", sampling=LONG))
+        assert producer.status(jobs[-1]).state is JobState.QUEUED
         with simulated(redis_url, tmp_path, **options):
             assert all(producer.result(job, timeout_seconds=60) for job in jobs)
 

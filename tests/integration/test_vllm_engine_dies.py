@@ -6,7 +6,7 @@ import pytest
 from tests.running import RunningFleet
 from tests.waiting import eventually
 
-LONG = {"max_tokens": 600, "temperature": 0.0, "ignore_eos": True}
+LONG = {"max_tokens": 1800, "temperature": 0.0, "ignore_eos": True}
 
 
 def engine_core_of(worker: psutil.Process) -> psutil.Process:
@@ -19,12 +19,12 @@ def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
     """Every job is answered, by the restarted worker; the first one said why it ended and left nothing behind."""
     with vllm_fleet.producer() as producer:
         jobs = [producer.submit(model=vllm_fleet.served, prompt=f"job {n}", sampling=LONG) for n in range(30)]
-        eventually(lambda: vllm_fleet.metric("fleet_active_jobs") >= 30, what="all jobs run")
+        eventually(lambda: vllm_fleet.metric("fleet_active_jobs") >= 10, what="jobs run")
         worker = vllm_fleet.worker_processes()[0]
         family = worker.children(recursive=True)
         engine_core_of(worker).kill()
         results = [producer.result(job, timeout_seconds=150) for job in jobs]
-    assert all(result.usage.completion_tokens == 600 for result in results)
+    assert all(result.usage.completion_tokens == 1800 for result in results)
     assert not worker.is_running()
     eventually(lambda: not any(process.is_running() for process in family), what="its processes are gone")
     log = vllm_fleet.log.read_text()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test, in four pytest sessions side by side; with arguments, one session with those.
+# Every test, in three pytest sessions side by side; with arguments, one session with those.
 #
 # Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session.
 set -uo pipefail
@@ -14,12 +14,9 @@ start() { # name, arguments
   .venv/bin/pytest -q -p no:cacheprovider "$@" >"$logs/$name" 2>&1 &
   session[$name]=$!
 }
-# What starts and stops whole fleets, and mostly waits for them.
-lifecycle=(tests/faults tests/integration/test_demo.py tests/integration/test_worker_processes.py)
-start engines -m vllm tests/contracts
-start vllm-fleet -m vllm --ignore=tests/contracts "${lifecycle[@]/#/--ignore=}"
-start lifecycle "${lifecycle[@]}"
-start simulated -m 'not vllm' "${lifecycle[@]/#/--ignore=}"
+start engines -m vllm tests/contracts tests/integration/test_demo.py
+start vllm-fleet -m vllm --ignore=tests/contracts --ignore=tests/integration/test_demo.py
+start simulated -m 'not vllm'
 
 status=0
 for name in "${!session[@]}"; do

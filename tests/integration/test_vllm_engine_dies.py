@@ -24,7 +24,7 @@ def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
         worker = vllm_fleet.worker_processes()[0]
         family = worker.children(recursive=True)
         engine_core_of(worker).kill()
-        results = [producer.result(job, timeout_seconds=150) for job in jobs]
+        results = [producer.result(job, timeout_seconds=200) for job in jobs]
     assert all(result.usage.completion_tokens == 1800 for result in results)
     gone = [worker, *family]
     eventually(lambda: not any(process.is_running() for process in gone), seconds=90, what="its processes are gone")

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from config.errors import SettingsError
 from producer import ChatMessage, FleetError, GenerationRequest, Preset, Producer, SamplingOptions
 from producer.jobs import JobOutcome
-from workers.commands.worker import GpusOption, ModelOption, ProfileOption, SetOption, parse_settings
+from workers.commands.worker import GpusOption, ModelOption, ProfileOption, SetOption, overrides_of
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
 from workers.local.documents import Section, markdown_files, sections_of
 from workers.local.model import TINY_MODEL, model_or_tiny
@@ -45,8 +45,7 @@ def demo(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(".fleet")
     try:
-        given = {"worker.gpus": gpus, "profile": profile, "model.name": model} | parse_settings(settings or ())
-        overrides = {name: value for name, value in given.items() if value is not None}
+        overrides = overrides_of({"model.name": model, "worker.gpus": gpus, "profile": profile}, settings)
         sections = list(sections_of(documents or markdown_files(Path()), MAX_SECTION_CHARACTERS))
         with LocalStack(folder, model_or_tiny(overrides, folder, None)) as stack:
             failures = _run(stack, sections)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from config.errors import SettingsError
-from workers.commands.worker import ConfigOption, GpusOption, ModelOption, ProfileOption, SetOption, parse_settings
+from workers.commands.worker import ConfigOption, GpusOption, ModelOption, ProfileOption, SetOption, overrides_of
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
 from workers.local.model import model_or_tiny
 from workers.local.stack import LocalStack, StackFailed
@@ -33,8 +33,7 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        given = {"worker.gpus": gpus, "profile": profile, "model.name": model} | parse_settings(settings or ())
-        overrides = {name: value for name, value in given.items() if value is not None}
+        overrides = overrides_of({"model.name": model, "worker.gpus": gpus, "profile": profile}, settings)
         with LocalStack(folder, model_or_tiny(overrides, folder, config), config) as stack:
             console.print("loading the model …")
             stack.wait_until_ready(lambda: _leave_when(stopped))

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -43,9 +43,8 @@ def worker(
     settings: SetOption = None,
 ) -> None:
     """Serve one model with one worker process per engine, each on its own GPUs; restart what dies."""
-    given = {"model.name": model, "worker.gpus": gpus, "profile": profile}
     try:
-        overrides = {name: value for name, value in given.items() if value is not None} | parse_settings(settings or ())
+        overrides = overrides_of({"model.name": model, "worker.gpus": gpus, "profile": profile}, settings)
         loaded = load_settings(config_file=config, environ=os.environ, overrides=overrides).settings
         set_up_logging(loaded.log.level)
         code = supervise(loaded, config, overrides)
@@ -91,6 +90,11 @@ def gpus_per_engine(options: Any) -> int:  # noqa: ANN401 - vLLM's own option va
             raise SettingsError(f"engine.options.{name} must be a whole number of GPUs, not {value!r}")
         product *= value
     return product
+
+
+def overrides_of(options: Mapping[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
+    """The command line's settings by dotted name: the options that were given, then ``--set``, which wins."""
+    return {name: value for name, value in options.items() if value is not None} | parse_settings(settings or ())
 
 
 def parse_settings(given: Sequence[str]) -> dict[str, Any]:

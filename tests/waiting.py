@@ -1,17 +1,29 @@
 """Free ports, and waiting on a condition with a deadline instead of sleeping and hoping."""
 
+import random
 import socket
 import time
 from collections.abc import Callable
 
 import pytest
 
+# Below the ports that the kernel gives to outgoing connections: one of those could take ours before we listen on it.
+PORTS = range(11_000, 32_000)
+PORTS_OF_A_FLEET = 4
+
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
+    """The first of ``PORTS_OF_A_FLEET`` TCP ports in a row that nobody listens on: a second worker takes the next."""
+    while True:
+        port = random.randrange(PORTS.start, PORTS.stop - PORTS_OF_A_FLEET)  # noqa: S311 - no secret
+        if all(_is_free(port + offset) for offset in range(PORTS_OF_A_FLEET)):
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "the condition") -> None:

@@ -18,11 +18,17 @@ from workers.engine.vllm_failure import cause_in_one_line
 FAILURE_FILE_VARIABLE: Final = "FLEET_ENGINE_FAILURE_FILE"
 """Names the file to which a process that fails to start appends its cause; set by the worker while it starts one."""
 
+START_METHOD_VARIABLE: Final = "VLLM_WORKER_MULTIPROC_METHOD"
+CORE_FORKS_VARIABLE: Final = "FLEET_ENGINE_CORE_FORKS"
+"""Set where EngineCore may fork its own worker; saves that one the import of torch and vLLM, 7 s of CPU time."""
+
 ENGINE_CORE: Final = "EngineCore"
 """How vLLM's engine process is named; its own workers already end when it does."""
 
 START_FAILURE: Final = "failed to start"
 """What vLLM logs, with the exception, in the process that did not come up."""
+START_FAILURE_LOGGERS: Final = ("vllm.v1.engine.core", "vllm.v1.executor.multiproc_executor")
+"""Who logs it."""
 
 
 def register() -> None:
@@ -31,8 +37,11 @@ def register() -> None:
     if path is None or multiprocessing.parent_process() is None:
         return
     if multiprocessing.current_process().name.startswith(ENGINE_CORE):
+        if os.environ.get(CORE_FORKS_VARIABLE):
+            os.environ[START_METHOD_VARIABLE] = "fork"
         threading.Thread(target=_end_with_parent, name="end-with-worker", daemon=True).start()
-    logging.getLogger("vllm").addHandler(StartFailureReporter(Path(path)))
+    for name in START_FAILURE_LOGGERS:
+        logging.getLogger(name).addFilter(StartFailureReporter(Path(path)))
 
 
 def _end_with_parent() -> None:
@@ -42,16 +51,20 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # a clean end could wait for work that nobody will collect
 
 
-class StartFailureReporter(logging.Handler):
-    """Appends the cause of a failing start to a file, one line per process that failed, the first to fail first."""
+class StartFailureReporter(logging.Filter):
+    """Appends the cause of a failing start to a file, one line per process that failed, the first to fail first.
+
+    A filter: vLLM configures logging anew in each of its workers, which takes handlers away.
+    """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__()
         self._path = path
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the cause if this record is a process' last words."""
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Write the cause if this record is a process' last words; hold nothing back."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and START_FAILURE in record.getMessage():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(cause_in_one_line(error) + "\n")
+        return True

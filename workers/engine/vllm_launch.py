@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from producer.strict import unknown_name
 from workers.engine.base import EngineConfig, EngineOptionsInvalid, EngineStartFailed
-from workers.engine.vllm_child import ENGINE_CORE, FAILURE_FILE_VARIABLE
+from workers.engine.vllm_child import (
+    CORE_FORKS_VARIABLE,
+    ENGINE_CORE,
+    FAILURE_FILE_VARIABLE,
+    START_METHOD_VARIABLE,
+)
 from workers.engine.vllm_failure import cause_in_one_line
 
 if TYPE_CHECKING:
@@ -80,7 +85,10 @@ def launch(config: EngineConfig) -> "AsyncLLM":
         EngineStartFailed: anything else.
     """
     # This process has threads and connections that a fork would copy in the middle of whatever they do.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    if START_METHOD_VARIABLE not in os.environ:
+        os.environ[START_METHOD_VARIABLE] = "spawn"
+        if not os.environ.get("CUDA_VISIBLE_DEVICES"):
+            os.environ[CORE_FORKS_VARIABLE] = "1"  # EngineCore has neither, and without a GPU nothing forbids it
     from vllm.v1.engine.async_llm import AsyncLLM
 
     arguments, vllm_config = configured(config)

@@ -1,9 +1,14 @@
-"""Kill -9 of vLLM's EngineCore: the worker ends, the supervisor starts it again, and the job set completes."""
+"""Kill -9 of vLLM's EngineCore, and of the worker. The last file of its tier: it ends the fleet that others share."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
 
 from producer.jobs import JobState
+from tests.contracts.engine_processes import engine_processes, has_ended
 from tests.running import RunningFleet
 from tests.waiting import eventually
 
@@ -13,6 +18,16 @@ LONG = {"max_tokens": 1800, "temperature": 0.0, "ignore_eos": True}
 def engine_core_of(worker: psutil.Process) -> psutil.Process:
     """The EngineCore process under this worker."""
     return next(child for child in worker.children() if "EngineCore" in " ".join(child.cmdline()))
+
+
+@contextmanager
+def paused(process: psutil.Process) -> Iterator[None]:
+    """Stopped meanwhile, so that it cannot clean up after others."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.vllm
@@ -30,3 +45,16 @@ def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
     eventually(lambda: not any(process.is_running() for process in gone), seconds=90, what="its processes are gone")
     eventually(lambda: "worker 0 ended with 70; restart in" in vllm_fleet.log.read_text(), what="the restart")
     assert "fleet worker: the engine died: vLLM's engine process is gone" in vllm_fleet.log.read_text()
+
+
+@pytest.mark.vllm
+def test_vllms_processes_end_by_themselves_when_the_worker_is_killed(vllm_fleet: RunningFleet) -> None:
+    """No orphan keeps the model in memory, even with no supervisor to kill it."""
+    assert vllm_fleet.process is not None
+    worker = vllm_fleet.worker_processes()[0]
+    orphans = [psutil.Process(pid) for pid in engine_processes(worker.pid)]
+    with paused(psutil.Process(vllm_fleet.process.pid)):
+        worker.kill()
+        assert orphans
+        eventually(lambda: all(has_ended(orphan) for orphan in orphans), seconds=60, what="the end of the orphans")
+    vllm_fleet.stop()

@@ -61,8 +61,6 @@ class RedisSettings(SettingsGroup):
     """Seconds to wait for a connection; a server that is up answers in milliseconds, 5 s outlasts a busy network."""
     socket_timeout_seconds: Seconds = 30.0
     """Seconds to wait for an answer; without it a half-open connection would hang for ever."""
-    visibility_timeout_seconds: int = Field(default=3600, ge=1, le=7 * DAY_SECONDS)
-    """Seconds after which a stock Celery consumer hands out an unacknowledged job again; Celery's own default."""
 
     @field_validator("url")
     @classmethod
@@ -107,6 +105,9 @@ class EngineSettings(SettingsGroup):
     """Seconds for loading the model; the first start also downloads and compiles, so half an hour."""
     health_interval_seconds: float = Field(default=1.0, gt=0, le=60)
     """Seconds between two health checks; a check is cheap, and jobs of a dead engine wait this long for another."""
+    hang_timeout_seconds: Seconds = 10.0
+    """Seconds without an answer after which an engine counts as hung: its jobs go to others and the worker starts
+    again. It must be longer than the longest step; a large model's prefill on a CPU may take more than this."""
 
     @field_validator("options")
     @classmethod
@@ -134,6 +135,11 @@ class WorkerSettings(SettingsGroup):
     than 0.10 would hoard jobs that another worker could run."""
     finisher_threads: int = Field(default=2, ge=1, le=64)
     """Threads that write results; two, so that one slow answer of Redis does not hold up the next."""
+    lease_seconds: float = Field(default=5.0, ge=1, le=600)
+    """Seconds that a worker's jobs stay its own when it is not heard of: killed, its jobs are elsewhere this much
+    later. Renewed three times meanwhile; raise it where machines freeze for seconds."""
+    max_deliveries: int = Field(default=3, ge=1, le=1000)
+    """Workers or engines that may die under a job before it is answered as poisoned and kept as a dead letter."""
     drain_timeout_seconds: float = Field(default=30.0, ge=0, le=DAY_SECONDS)
     """Seconds that running jobs have to finish after SIGTERM; then the rest goes back to the queue. What stops
     the worker (Kubernetes after 30 s, Compose after 10 s, unless told otherwise) must allow more than this."""

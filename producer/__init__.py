@@ -16,21 +16,28 @@ from producer.contract import (
     ResponseFormat,
     SamplingOptions,
 )
+from producer.dead_letters import Attempt, DeadLetter
 from producer.errors import (
     FleetError,
     FleetUnreachable,
     InferenceFailed,
     InvalidRequest,
+    NotCancellable,
+    NotReplayable,
     ResultExpired,
     ResultNotReady,
     SubmitFailed,
+    UnknownDeadLetter,
     UnknownModel,
 )
-from producer.jobs import JobOutcome, JobState, JobStatus, ModelDeclaration, Submission
+from producer.jobs import CancelOutcome, JobOutcome, JobState, JobStatus, ModelDeclaration, Submission
 
 __all__ = [
     "AsyncProducer",
+    "Attempt",
+    "CancelOutcome",
     "ChatMessage",
+    "DeadLetter",
     "Failure",
     "FailureCode",
     "FleetError",
@@ -43,6 +50,8 @@ __all__ = [
     "JobState",
     "JobStatus",
     "ModelDeclaration",
+    "NotCancellable",
+    "NotReplayable",
     "Preset",
     "Priority",
     "Producer",
@@ -52,5 +61,6 @@ __all__ = [
     "SamplingOptions",
     "Submission",
     "SubmitFailed",
+    "UnknownDeadLetter",
     "UnknownModel",
 ]

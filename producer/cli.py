@@ -1,4 +1,4 @@
-"""The ``fleet`` command: submit, result, status and models; other packages add theirs.
+"""The ``fleet`` command: submit, result, status, cancel, models, dead and doctor; other packages add theirs.
 
 A package adds commands with an entry point of the group ``inference_fleet.commands``: a callable
 ``register(app: typer.Typer) -> None``.
@@ -12,8 +12,10 @@ from typing import Annotated, Final
 
 import typer
 
+from producer.cli_dead import dead
+from producer.cli_doctor import doctor
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl, takes
-from producer.client import Producer
+from producer.cli_producer import open_producer
 from producer.contract import Preset, Priority
 from producer.errors import FleetError, InvalidRequest
 from producer.jobs import JobStatus
@@ -39,7 +41,7 @@ class SubmitOptions:
 def submit(options: SubmitOptions) -> None:
     """Queue a job and print its id."""
     sampling = {"preset": options.preset, "max_tokens": options.max_tokens, "temperature": options.temperature}
-    with _producer(options.redis_url) as producer:
+    with open_producer(options.redis_url) as producer:
         submission = producer.submit(
             model=options.model,
             prompt=sys.stdin.read().removesuffix("\n") if options.prompt is None else options.prompt,
@@ -55,7 +57,7 @@ def result(
     redis_url: RedisUrl = DEFAULT_REDIS_URL,
 ) -> None:
     """Print the text of a job's result."""
-    with _producer(redis_url) as producer:
+    with open_producer(redis_url) as producer:
         for choice in producer.result(job_id, timeout_seconds=wait).choices:
             typer.echo(choice.text)
 
@@ -65,9 +67,18 @@ def status(
     redis_url: RedisUrl = DEFAULT_REDIS_URL,
 ) -> None:
     """Print where a job stands, one fact per line; times are seconds since the epoch."""
-    with _producer(redis_url) as producer:
+    with open_producer(redis_url) as producer:
         for line in _lines(producer.status(job_id)):
             typer.echo(line)
+
+
+def cancel(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    redis_url: RedisUrl = DEFAULT_REDIS_URL,
+) -> None:
+    """Stop a job, queued or running, and print what it found: cancelled, already_cancelled or ended."""
+    with open_producer(redis_url) as producer:
+        typer.echo(producer.cancel(job_id).value)
 
 
 def _lines(known: JobStatus) -> Iterable[str]:
@@ -90,7 +101,7 @@ models = typer.Typer(no_args_is_help=True, help="The models that jobs may name."
 @models.command("list")
 def list_models(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
     """Print each known model and who declared it."""
-    with _producer(redis_url) as producer:
+    with open_producer(redis_url) as producer:
         for name, declared in producer.models().items():
             typer.echo(f"{name}\t{declared.declared_by}")
 
@@ -98,14 +109,14 @@ def list_models(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
 @models.command("declare")
 def declare_model(name: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
     """Let jobs name a model before a worker has served it."""
-    with _producer(redis_url) as producer:
+    with open_producer(redis_url) as producer:
         producer.declare_model(name)
 
 
 @models.command("forget")
 def forget_model(name: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
     """Refuse further jobs for a model; jobs that wait stay queued."""
-    with _producer(redis_url) as producer:
+    with open_producer(redis_url) as producer:
         if not producer.forget_model(name):
             raise InvalidRequest(f"no model {name!r} is known")
 
@@ -121,7 +132,10 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     app.command()(submit)
     app.command()(result)
     app.command()(status)
+    app.command()(cancel)
+    app.command()(doctor)
     app.add_typer(models, name="models")
+    app.add_typer(dead, name="dead")
     for command in commands:
         try:
             command.load()(app)
@@ -137,13 +151,6 @@ def main() -> None:
     except FleetError as error:
         typer.echo(f"fleet: {_one_line(error)}", err=True)
         sys.exit(1)
-
-
-def _producer(redis_url: str) -> Producer:
-    try:
-        return Producer(redis_url)
-    except ValueError as error:
-        raise InvalidRequest(f"--redis-url: {error}") from error
 
 
 def _package(command: EntryPoint) -> str:

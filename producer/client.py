@@ -1,19 +1,21 @@
-"""The producer for threads: submit jobs, ask how they stand, wait for their results."""
+"""The producer for threads: submit jobs, ask how they stand, wait for their results, cancel them; and dead letters."""
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from producer import keys
+from producer.cancellation import prepare_cancel, read_cancel_reply
 from producer.connection import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, Deadline, asking, submitting
 from producer.contract import GenerationRequest, GenerationResult
-from producer.jobs import JobOutcome, JobStatus, ModelDeclaration, Submission, job_id_of
-from producer.link import Link
+from producer.control_link import ControlLink
+from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_replay, replayed_job
+from producer.jobs import CancelOutcome, JobOutcome, JobStatus, ModelDeclaration, Submission, job_id_of
 from producer.map_run import MapRun
 from producer.outcome import status_of
 from producer.registry import checked_name, read_models
 from producer.result_wait import ResultWait
-from producer.submission import Destination, RequestLike, as_request, prepare, read_reply
+from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, prepare, read_reply
 from producer.window import Window
 
 
@@ -21,7 +23,8 @@ class Producer:
     """Submits jobs and fetches their results; safe to share between threads, and a context manager.
 
     ``redis_url`` is the fleet's Redis (``redis://``, ``rediss://`` or ``unix://``); nothing is connected before the
-    first call. ``job_record_seconds`` is how long a job's record and its idempotency key are kept.
+    first call. ``job_record_seconds`` is how long a job's record and its idempotency key are kept,
+    ``result_expires_seconds`` how long the answer of a cancelled job (0: for ever): as the workers keep theirs.
     """
 
     def __init__(
@@ -31,14 +34,15 @@ class Producer:
         connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
         socket_timeout_seconds: float = SOCKET_TIMEOUT_SECONDS,
         job_record_seconds: int = keys.JOB_RECORD_SECONDS,
+        result_expires_seconds: int = RESULT_SECONDS,
     ) -> None:
         self._url = redis_url
-        self._link = Link(
+        self._link = ControlLink(
             redis_url,
             connect_timeout_seconds=connect_timeout_seconds,
             socket_timeout_seconds=socket_timeout_seconds,
         )
-        self._destination = Destination(self._link.database, job_record_seconds)
+        self._destination = Destination(self._link.database, job_record_seconds, result_expires_seconds)
 
     def close(self) -> None:
         """Close the connections; idempotent."""
@@ -56,7 +60,7 @@ class Producer:
         """Queue one job, given whole or as the fields of a :class:`GenerationRequest`.
 
         A job with an idempotency key that is known already is not queued again, however it ended: its id comes back
-        with ``duplicate`` set.
+        with ``duplicate`` set. The key is free again when its job is not known any more: its result has expired.
 
         Raises:
             InvalidRequest: it breaks the contract, or its idempotency key names a job with another body.
@@ -91,6 +95,21 @@ class Producer:
         with asking(self._url):
             record, meta = self._link.record_and_result(job_id)
         return status_of(job_id, record, meta)
+
+    def cancel(self, job: str | Submission) -> CancelOutcome:
+        """Stop a job, queued or running: whoever waits for it gets :class:`InferenceFailed` with ``cancelled`` now.
+
+        A submission cancels only itself, never a later one that has its id; one that was a duplicate cancels the job
+        that it names. What has ended stays as it is. Repeating it is safe.
+
+        Raises:
+            ResultExpired: nothing is known of the job, or of this submission any more.
+            NotCancellable: a Celery canvas sent the job.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            reply = self._link.cancel(prepare_cancel(job, self._destination))
+        return read_cancel_reply(job_id_of(job), reply)
 
     def map(
         self, requests: Iterable[RequestLike], *, window: int = 1000, in_order: bool = True
@@ -146,3 +165,71 @@ class Producer:
         """
         with asking(self._url):
             return self._link.forget_model(checked_name(name))
+
+    def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
+        """Dead letters, of one model or of all, the latest first.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        scan = LetterScan(limit, offset, model)
+        with asking(self._url):
+            while (places := scan.next_range) is not None:
+                scan.take(self._link.letters(*places))
+        return scan.found
+
+    def dead_letter_ids(self) -> list[str]:
+        """The ids of all dead letters, the latest first.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return [letter_id.decode() for letter_id in self._link.letter_ids(0, -1)]
+
+    def dead_letter(self, letter_id: str) -> DeadLetter:
+        """One dead letter.
+
+        Raises:
+            UnknownDeadLetter: there is none of this id.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            stored = self._link.letter(letter_id)
+        return found_letter(letter_id, stored)
+
+    def replay_dead_letter(self, letter_id: str) -> str:
+        """Queue the letter's message again, as new: its job's id. The job's failure is forgotten, as is a cancel of it.
+
+        A deadline in the message still holds: past it, the job ends as ``expired``.
+
+        Raises:
+            UnknownDeadLetter: there is none of this id (any more).
+            NotReplayable: it names no job.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        while True:
+            letter = self.dead_letter(letter_id)
+            run = prepare_replay(letter, self._destination)
+            with asking(self._url):
+                reply = self._link.replay(run)
+            if (job_id := replayed_job(letter, reply)) is not None:
+                return job_id
+
+    def purge_dead_letters(self, letter_ids: Iterable[str]) -> int:
+        """Remove these dead letters for good; how many of them there were.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return self._link.purge(list(letter_ids))
+
+    def purge_all_dead_letters(self) -> int:
+        """Remove every dead letter for good; how many there were.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return self._link.purge_all()

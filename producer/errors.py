@@ -9,6 +9,9 @@
     │   └── SubmitFailed    the same while submitting: no job is half-queued
     ├── ResultNotReady      still queued or running when the caller's timeout ran out
     ├── ResultExpired       no such job: the id is wrong, or its result was kept long enough
+    ├── NotCancellable      a Celery canvas sent this job: cancel it with Celery's own revoke
+    ├── UnknownDeadLetter   no such dead letter: the id is wrong, or it was replayed or purged
+    ├── NotReplayable       this dead letter names no job: look at it, then purge it
     └── InferenceFailed     the fleet answered: the job failed, and why (a code of the closed list)
         └── EngineBusy      the same for a job that found no engine with room, through all its retries
 """
@@ -53,6 +56,24 @@ class ResultNotReady(FleetError):
 
 class ResultExpired(FleetError):
     """Nothing is known of this job: the id is wrong, or its result was kept for its lifetime and is gone."""
+
+
+class NotCancellable(FleetError):
+    """No producer submitted this job, so nothing tells its submissions apart: cancel it with Celery's own revoke."""
+
+
+class UnknownDeadLetter(FleetError):
+    """There is no such dead letter: the id is wrong, or somebody has replayed or purged it."""
+
+    def __init__(self, letter_id: str) -> None:
+        self.letter_id = letter_id
+        super().__init__(
+            f"no dead letter {letter_id!r}: the id is wrong, or it was replayed or purged; see: fleet dead list"
+        )
+
+
+class NotReplayable(FleetError):
+    """This dead letter names no job that could be answered; replaying it would bury it again. Look at it, purge it."""
 
 
 class InferenceFailed(FleetError):

@@ -16,11 +16,23 @@ class Submission:
     """Seconds since the epoch, by the Redis server's clock."""
     duplicate: bool = False
     """An earlier submission with the same idempotency key had made this job; nothing new was queued."""
+    submission_token: str = ""
+    """Tells this submission from a later one under the same id; a duplicate has that of the job it names."""
 
 
 def job_id_of(job: str | Submission) -> str:
     """The id of a job that a caller named by its id or by its submission."""
     return job.job_id if isinstance(job, Submission) else job
+
+
+class CancelOutcome(StrEnum):
+    """What ``cancel`` found."""
+
+    CANCELLED = "cancelled"
+    """It was queued or running, and is not any more: its callers were told."""
+    ALREADY_CANCELLED = "already_cancelled"
+    ENDED = "ended"
+    """It was answered before, or failed, or expired; that stays."""
 
 
 class JobState(StrEnum):

@@ -6,6 +6,24 @@ key or channel                          type       meaning and lifetime
 ``fleet.<model>``                       list       waiting jobs of priority ``interactive``: messages of
                                                    Celery protocol 2, in by LPUSH, out by RPOP; until taken
 ``fleet.<model>\x06\x16<3|6|9>``          list       the same for ``normal``, ``batch`` and ``background``
+``fleet:doorbell:<model>``              list       a token per burst of new messages, which wakes one waiting
+                                                   worker; an hour
+``fleet:leases:<model>``                sorted     tag of each claimed message, by the moment its lease ends;
+                                        set        until it is done
+``fleet:leased:<model>``                hash       tag to the claimed message and who claimed it when; the same
+``fleet:redelivery:<model>``            hash       SHA-1 of a message whose attempts went wrong to how often and
+                                                   why; until it is done, :data:`JOB_RECORD_SECONDS` at most
+``fleet:suspects:<model>``              list       messages that may have killed an engine; until run, apart
+``fleet:isolation:<model>``             string     the consumer that runs suspects apart; one lease
+``fleet:delayed:<model>``               sorted     messages whose time has not come, by that time; until then
+                                        set
+``fleet:claims:<model>``                string     counts claims; for ever
+``fleet:cancels:<model>``               hash       job id to the submission token that was cancelled; until a
+                                                   worker has seen it, :data:`JOB_RECORD_SECONDS` at most
+``fleet:cancelled:<model>``             channel    JSON ``{"job_id", "submission_token"}`` of each cancellation
+``fleet:dead``                          hash       dead letters by id, JSON; until replayed or purged
+``fleet:dead:index``                    sorted     their ids, by the moment they were buried; the same
+                                        set
 ``fleet:models``                        hash       model name to JSON ``{"declared_by": "worker"|"operator",
                                                    "since": seconds}``; for ever
 ``fleet:job:<id>``                      hash       ``token``, ``model``, ``tenant``, ``priority``,
@@ -16,13 +34,15 @@ key or channel                          type       meaning and lifetime
 ``celery-task-meta-<id>``               string     Celery's result, JSON; Celery's ``result_expires``
 ``celery-task-meta-<id>``               channel    the same JSON, published when it is stored
 ``/<db>.celeryev/task.sent``            channel    Celery's ``task-sent`` event, which Flower shows as PENDING
+``/<db>.celeryev/task.revoked``         channel    Celery's ``task-revoked`` event of a cancellation
 ======================================  =========  =========================================================
 
 The lanes' names are those of kombu's Redis transport (``queue_order_strategy`` and ``priority_steps`` 0, 3, 6, 9;
 the most urgent step has the queue's own name), so that any Celery worker or monitor finds them.
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 from urllib.parse import quote
 
 from producer.contract import Priority
@@ -33,6 +53,8 @@ JOB_RECORD_SECONDS: Final = 7 * 24 * 3600
 """How long a job's record and its idempotency key live, from the moment of submitting."""
 
 MODELS: Final = "fleet:models"
+DEAD_LETTERS: Final = "fleet:dead"
+DEAD_LETTER_INDEX: Final = "fleet:dead:index"
 
 PRIORITY_STEPS: Final[dict[Priority, int]] = {
     Priority.INTERACTIVE: 0,
@@ -57,8 +79,77 @@ def queue(model: str) -> str:
 
 def lane(model: str, priority: Priority) -> str:
     """The list that jobs of this model and priority wait in."""
-    step = PRIORITY_STEPS[priority]
+    return lane_of_step(model, PRIORITY_STEPS[priority])
+
+
+def lane_of_step(model: str, step: int) -> str:
+    """The list of this model and Celery priority."""
     return f"{queue(model)}{PRIORITY_SEPARATOR}{step}" if step else queue(model)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """What belongs to the queue of one model beside its lanes; the table above says what each is."""
+
+    model: str
+
+    @classmethod
+    def of_queue(cls, name: str) -> Self:
+        """The same, by the Celery queue's name."""
+        return cls(name.removeprefix("fleet."))
+
+    def _named(self, kind: str) -> str:
+        return f"fleet:{kind}:{self.model}"
+
+    @property
+    def doorbell(self) -> str:
+        """Tokens that wake workers."""
+        return self._named("doorbell")
+
+    @property
+    def leases(self) -> str:
+        """Tags by the end of their lease."""
+        return self._named("leases")
+
+    @property
+    def leased(self) -> str:
+        """Messages by tag."""
+        return self._named("leased")
+
+    @property
+    def redelivery(self) -> str:
+        """What went wrong with messages."""
+        return self._named("redelivery")
+
+    @property
+    def suspects(self) -> str:
+        """Messages that are run apart."""
+        return self._named("suspects")
+
+    @property
+    def isolation(self) -> str:
+        """Who runs them."""
+        return self._named("isolation")
+
+    @property
+    def delayed(self) -> str:
+        """Messages for later."""
+        return self._named("delayed")
+
+    @property
+    def claim_counter(self) -> str:
+        """Number of the last claim."""
+        return self._named("claims")
+
+    @property
+    def cancels(self) -> str:
+        """Cancelled submissions."""
+        return self._named("cancels")
+
+    @property
+    def cancelled_channel(self) -> str:
+        """Where cancellations are announced."""
+        return self._named("cancelled")
 
 
 def job_record(job_id: str) -> str:

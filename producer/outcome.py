@@ -1,7 +1,8 @@
-"""What Celery stored about a job, read as the contract's result or failure."""
+"""What Celery stored about a job, read as the contract's result or failure; and the answer of a cancelled one."""
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -30,6 +31,24 @@ def read_outcome(meta: bytes | None) -> Outcome | None:
         case "FAILURE":
             return _failure(stored.get("result"))
     return None
+
+
+def revoked_result(job_id: str, done_at: datetime) -> bytes:
+    """The result of a cancelled job, as Celery's Redis backend stores its ``TaskRevokedError``.
+
+    The status comes first, because our scripts look for it in the first bytes.
+    """
+    error = {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
+    return orjson.dumps(
+        {
+            "status": "REVOKED",
+            "result": error,
+            "traceback": None,
+            "children": None,
+            "date_done": done_at.isoformat(),
+            "task_id": job_id,
+        }
+    )
 
 
 def answer(job_id: str, *, has_record: bool, meta: bytes | None) -> GenerationResult | None:

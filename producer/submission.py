@@ -19,6 +19,9 @@ from producer.strict import readable
 ENQUEUE_SCRIPT: Final = files("producer").joinpath("enqueue.lua").read_text(encoding="utf-8")
 ENQUEUE_SHA: Final = hashlib.sha1(ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
+RESULT_SECONDS: Final = 24 * 3600
+"""How long an answer is kept; Celery's ``result_expires`` unless it is set."""
+
 RequestLike = GenerationRequest | Mapping[str, Any]
 """A request, or its fields by name."""
 
@@ -30,6 +33,8 @@ class Destination:
     database: int
     """Number of the Redis database; Celery's event channels carry it in their name."""
     record_seconds: int = keys.JOB_RECORD_SECONDS
+    result_seconds: int = RESULT_SECONDS
+    """How long the answer of a job is kept that is answered here: a cancelled one. 0 is for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,12 @@ def prepare(request: GenerationRequest, destination: Destination) -> PreparedJob
 
 def _script_keys(job: NewJob) -> tuple[str, ...]:
     request = job.request
-    names = [keys.MODELS, keys.job_record(job.job_id), keys.lane(request.model, request.priority)]
+    names = [
+        keys.MODELS,
+        keys.job_record(job.job_id),
+        keys.lane(request.model, request.priority),
+        keys.QueueKeys(request.model).doorbell,
+    ]
     if request.idempotency_key is not None:
         names.append(keys.idempotency(request.tenant, request.idempotency_key))
     return tuple(names)
@@ -110,6 +120,7 @@ def _script_arguments(job: NewJob, destination: Destination) -> tuple[str | byte
         keys.task_sent_channel(destination.database),
         event.head,
         event.tail,
+        keys.job_record(""),
     )
 
 
@@ -127,5 +138,5 @@ def read_reply(job: PreparedJob, reply: Sequence[bytes]) -> Submission:
         raise InvalidRequest(
             f"idempotency_key: {job.request.idempotency_key!r} names job {values[0]}, which asked something else"
         )
-    job_id, enqueued_at = values
-    return Submission(job_id, float(enqueued_at), duplicate=kind == "duplicate")
+    job_id, enqueued_at, submission_token = values
+    return Submission(job_id, float(enqueued_at), kind == "duplicate", submission_token)

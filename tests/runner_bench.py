@@ -5,15 +5,16 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tests.pool_jobs import SILENT_CALLBACKS
 from workers.engine.base import Capacity, ChoiceIncrement, Engine, EngineDead, EngineRequest, Increment
 from workers.engine.host import WARM_UP_TOKENS, EngineHost
 from workers.inference.answer import Answerer
 from workers.inference.delivery import Delivery
 from workers.observe.records import BatchDrained, JobFinished
 from workers.pool.finisher import Finished
-from workers.pool.job import Callbacks, PoolJob, TimeLimits
+from workers.pool.job import PoolJob, TimeLimits
 from workers.pool.runner import BatchLimits, Runner
 
 NO_LIMITS = TimeLimits(None, None)
@@ -105,8 +106,8 @@ class Bench:
         """A job whose attempt id is ``name``."""
         return PoolJob(
             delivery=Delivery(name, name, [{"model": "m", "prompt": "x"}], time.time()),
-            callbacks=Callbacks(
-                lambda: None, (), lambda _: None, lambda is_soft, limit: self.timeouts.append((is_soft, limit))
+            callbacks=replace(
+                SILENT_CALLBACKS, timed_out=lambda is_soft, limit: self.timeouts.append((is_soft, limit))
             ),
             limits=limits,
             accepted_at=time.monotonic(),

@@ -8,12 +8,11 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from producer import keys
 from producer.contract import GenerationResult
-from producer.errors import EngineBusy, InferenceFailed
+from producer.errors import InferenceFailed
 from workers.inference.classify import Failed
 from workers.pool.outcome import current_outcome
+from workers.transport.leases import Leases
 
-MAX_RETRIES: Final = 5
-RETRY_BACKOFF_MAX_SECONDS: Final = 60
 PUBLISH_RETRY_POLICY: Final = {"max_retries": 600, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0}
 """About ten minutes; intervals in seconds."""
 RESULT_REPR_CHARACTERS: Final = 200
@@ -28,16 +27,19 @@ class AppSettings:
     served_model_name: str
     connect_timeout_seconds: float = 5.0
     socket_timeout_seconds: float = 30.0
-    visibility_timeout_seconds: float = 3600.0
     result_expires_seconds: int = 86_400
     soft_time_limit_seconds: float | None = None
     time_limit_seconds: float | None = None
 
 
-def make_app(settings: AppSettings) -> Celery:
-    """A Celery app whose worker serves ``fleet.<model>``; stock but for the consumer and the result backend."""
+def make_app(settings: AppSettings, leases: Leases | None = None) -> Celery:
+    """A Celery app whose worker serves ``fleet.<model>``; stock but for the consumer and the result backend.
+
+    With ``leases`` its results end deliveries of this process, as a worker's must.
+    """
     app = Celery("fleet", set_as_current=True)
     app.conf.update(_conf(settings))
+    app.backend.leases = leases
     register_generate(app)
     return app
 
@@ -50,8 +52,7 @@ def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -
         if isinstance(outcome, GenerationResult):
             return outcome.model_dump(mode="json", exclude_none=True)
         if isinstance(outcome, Failed):
-            kind = EngineBusy if outcome.retry_elsewhere else InferenceFailed
-            raise kind(outcome.code, outcome.message)
+            raise InferenceFailed(outcome.code, outcome.message)
         if isinstance(outcome, Exception):
             raise outcome
         raise TypeError(f"no outcome of a task: {outcome!r}")
@@ -65,11 +66,6 @@ def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -
         "shared": False,  # of this app alone: another app of this process may have its own
         "Request": "workers.consumer:DecodedRequest",
         "throws": (InferenceFailed, SoftTimeLimitExceeded),
-        "autoretry_for": (EngineBusy,),
-        "max_retries": MAX_RETRIES,
-        "retry_backoff": True,
-        "retry_backoff_max": RETRY_BACKOFF_MAX_SECONDS,
-        "retry_jitter": True,
         "resultrepr_maxsize": RESULT_REPR_CHARACTERS,
     }
     app.task(**(defaults | options))(generate)
@@ -88,20 +84,19 @@ def _conf(settings: AppSettings) -> dict[str, Any]:
         "broker_url": settings.redis_url,
         "broker_transport_options": timeouts
         | {
-            "visibility_timeout": settings.visibility_timeout_seconds,
             "priority_steps": sorted(keys.PRIORITY_STEPS.values()),
             "queue_order_strategy": "priority",
-            # A worker killed while it restores what another one lost must not block that for the stock 300 s.
-            "unacked_mutex_expire": 5,
         },
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # for ever: an operator sleeps
         # Jobs go on while Redis is away; their results wait.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "result_backend": f"workers.backend:FleetBackend+{settings.redis_url}",
-        "result_backend_always_retry": True,
         "result_backend_transport_options": timeouts,
         "redis_socket_timeout": settings.socket_timeout_seconds,
         "redis_socket_connect_timeout": settings.connect_timeout_seconds,
+        # One for all threads: the group that a finisher holds back is the backend's, and it is per thread there.
+        "result_backend_thread_safe": True,
         "result_expires": settings.result_expires_seconds,
         "result_serializer": "json",
         "task_serializer": "json",
@@ -114,8 +109,9 @@ def _conf(settings: AppSettings) -> dict[str, Any]:
         "task_send_sent_event": True,
         "task_soft_time_limit": settings.soft_time_limit_seconds,
         "task_time_limit": settings.time_limit_seconds,
+        # Credit is counted from what the process holds, whatever connection it came through.
+        "worker_enable_prefetch_count_reduction": False,
         "worker_consumer": "workers.consumer:FleetConsumer",
-        "worker_deduplicate_successful_tasks": True,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
         # Celery's stand-in for stdout has no fileno, and vLLM's EngineCore dies of that when it is started.

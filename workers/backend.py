@@ -1,7 +1,7 @@
-"""Celery's Redis result backend, with the results of jobs that finish together in one pipeline.
+"""Celery's Redis result backend, whose results end deliveries: result, acknowledgement and lease check are one step.
 
-It also leaves out the SUBSCRIBE that the stock backend sends for every task that is published: who waits for a result
-subscribes by itself.
+Results of jobs that finish together go out together. It also leaves out the SUBSCRIBE that the stock backend sends for
+every task that is published: who waits for a result subscribes by itself.
 """
 
 import contextlib
@@ -10,10 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from celery.states import READY_STATES
+
+from workers.pool.outcome import current_tag
+from workers.transport.lease_store import Finish, FinishStatus
+from workers.transport.leases import Leases
 
 
 class FleetBackend(RedisBackend):
-    """Named by the ``result_backend`` setting; Celery makes it."""
+    """Named by the ``result_backend`` setting; Celery makes it. Without ``leases`` it stores as the stock one does."""
+
+    leases: Leases | None = None
+    """Set in a worker process."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
         super().__init__(*args, **kwargs)
@@ -22,40 +30,56 @@ class FleetBackend(RedisBackend):
     def on_task_call(self, producer: object, task_id: str) -> None:
         """No SUBSCRIBE per published task."""
 
-    def set(self, key: str, value: bytes | str, expires: float | None = None, **retry_policy: Any) -> Any:  # noqa: ANN401
-        """Store and announce a result; inside :meth:`grouped` it waits for :meth:`flush`."""
-        pipe = getattr(self._local, "pipe", None)
-        if pipe is None:
-            return super().set(key, value, expires, **retry_policy)
-        lifetime = self.expires if expires is None else expires
-        pipe.set(key, value, ex=int(lifetime) if lifetime else None)
-        pipe.publish(key, value)
-        return None
+    def _store_result(self, task_id: str, result: Any, state: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's
+        """A final state of a job that this process holds ends its delivery; everything else is stored as usual.
+
+        ``args`` and ``options`` hold Celery's ``traceback`` and ``request``.
+        """
+        held = self.leases.held_for(task_id, current_tag.get()) if self.leases and state in READY_STATES else None
+        if self.leases and state not in READY_STATES and self._get_task_meta_for(task_id)["status"] in READY_STATES:
+            return result  # a retry that is announced late does not undo a cancellation
+        if held is None:
+            return super()._store_result(task_id, result, state, *args, **options)
+        traceback = args[0] if args else options.get("traceback")
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=options.get("request"))
+        value = self.encode(meta | {"task_id": task_id})
+        end = Finish(
+            tag=held.tag,
+            result_key=self.get_key_for_task(task_id).decode(),
+            result=value.encode() if isinstance(value, str) else value,
+            lifetime_seconds=int(self.expires or 0),
+            dead_letter=held.dead_letter,
+        )
+        group: list[Finish] | None = getattr(self._local, "ends", None)
+        if group is not None:
+            group.append(end)
+        elif self.leases is not None:
+            self.leases.end([end])
+        return result
 
     @contextlib.contextmanager
     def grouped(self) -> Iterator[None]:
         """Hold back the results that this thread stores; the caller flushes before it leaves."""
-        self._local.pipe = self.client.pipeline(transaction=False)
+        self._local.ends, self._local.statuses = [], {}
         try:
             yield
         finally:
-            self._local.pipe = None
+            self._local.ends = None
 
-    def flush(self) -> None:
-        """Write what this thread held back. SET and PUBLISH may be repeated, so a failed flush may be too."""
-        pipe = getattr(self._local, "pipe", None)
-        if pipe is None or not len(pipe):
-            return
-        commands = list(pipe.command_stack)
-        try:
-            pipe.execute()
-        except Exception:
-            # execute() forgets its commands even when it fails; the next flush needs them.
-            pipe.command_stack = commands
-            raise
+    def flush(self) -> dict[str, FinishStatus]:
+        """Write what this thread held back; by tag what became of each since :meth:`grouped`. May be repeated."""
+        ends: list[Finish] = self._local.ends
+        statuses: dict[str, FinishStatus] = self._local.statuses
+        if ends and self.leases is not None:
+            statuses |= self.leases.end(ends)
+            ends.clear()
+        return statuses
 
     def on_chord_part_return(self, request: Any, state: Any, result: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """A chord counts its members: the member's own result must be there first."""
-        # Retried here: Celery's tracer makes a failed job of one whose chord raises.
-        self.ensure(self.flush, ())
+        """A chord counts its members: the member's own result must be there first, and be this attempt's."""
+        if getattr(self._local, "ends", None) is not None:
+            # Retried here: Celery's tracer makes a failed job of one whose chord raises.
+            statuses: dict[str, FinishStatus] = self.ensure(self.flush, ())
+            if statuses.get(current_tag.get() or "") is FinishStatus.FENCED:
+                return
         super().on_chord_part_return(request, state, result, **kwargs)

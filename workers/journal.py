@@ -61,6 +61,10 @@ class Journal:
         """The job's outcome is in Redis; returns at once."""
         self._queue.put(Entry(job_id, {"state": state.value}, self._lifetimes.finished_seconds))
 
+    def job_put_off(self, job_id: str) -> None:
+        """The job waits for another attempt; returns at once."""
+        self._queue.put(Entry(job_id, {"state": JobState.RETRYING.value}, self._lifetimes.unfinished_seconds))
+
     def stop(self, timeout_seconds: float) -> None:
         """Write what is queued and end."""
         self._queue.put(None)

@@ -4,6 +4,7 @@ Started by the supervisor as ``python -m workers.process``, with ``CUDA_VISIBLE_
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import logging
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import redis
 from celery import Celery, signals
 from celery.worker import state as celery_state
@@ -26,11 +26,11 @@ from config.errors import SettingsError
 from config.loading import load_settings
 from config.settings import Settings
 from producer import keys
-from workers.app import AppSettings, make_app
-from workers.cpu_defaults import with_cpu_defaults
-from workers.engine.base import Engine, EngineConfig, EngineError, EngineOptionsInvalid
+from workers.app import make_app
+from workers.engine.base import EngineError, EngineOptionsInvalid
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
+from workers.from_settings import app_settings, concurrency, consumption, make_engine
 from workers.inference.answer import Answerer
 from workers.journal import Journal, Lifetimes
 from workers.logs import set_up_logging
@@ -40,12 +40,16 @@ from workers.observe.phase import Phase, WorkerState
 from workers.pool.engine_pool import EnginePool, PoolRuntime
 from workers.pool.runner import BatchLimits
 from workers.registry import record_served_model
+from workers.server_check import ServerDropsJobs, refuse_a_server_that_evicts
 from workers.supervisor import OVERRIDES_VARIABLE
+from workers.transport.keeper import Callbacks
+from workers.transport.service import LeaseService
 
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG: Final = 1
 JOURNAL_STOP_SECONDS: Final = 2.0
+LOOP_GRACE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def main() -> int:
         ).settings
         set_up_logging(settings.log.level)
         process = WorkerProcess(settings, arguments)
-    except (SettingsError, PortTaken) as error:
+        process.check_server()
+    except (SettingsError, PortTaken, ServerDropsJobs) as error:
         return _end(str(error), EXIT_CONFIGURATION)
     try:
         process.start_engine()
@@ -92,13 +97,23 @@ class WorkerProcess:
         # The port tells workers of one machine apart, and a restarted worker keeps its name.
         self._node = f"{slug}-{port}@{socket.gethostname()}"
         self._host = EngineHost(
-            _make_engine(settings),
+            make_engine(settings),
             start_timeout_seconds=settings.engine.start_timeout_seconds,
             health_interval_seconds=settings.engine.health_interval_seconds,
+            health_timeout_seconds=settings.engine.hang_timeout_seconds,
         )
         self._metrics = WorkerMetrics(self._served)
         self._state = WorkerState(self._served, self._host)
         self._observe = ObserveServer(settings.metrics.host, port, self._state)
+
+    def check_server(self) -> None:
+        """Before the model is loaded.
+
+        Raises:
+            ServerDropsJobs: the server's settings would lose jobs.
+        """
+        with self._connect() as client:
+            refuse_a_server_that_evicts(client)
 
     def start_engine(self) -> None:
         """Load the model and warm it up.
@@ -116,41 +131,75 @@ class WorkerProcess:
     def serve(self) -> int:
         """Take jobs until a signal or the engine's death."""
         settings = self._settings
-        client = redis.Redis.from_url(
-            settings.redis.url,
-            socket_connect_timeout=settings.redis.connect_timeout_seconds,
-            socket_timeout=settings.redis.socket_timeout_seconds,
-            retry=Retry(NoBackoff(), 1),
-        )
+        client = self._connect()
         journal = Journal(
             client, self._node, Lifetimes(settings.results.job_record_seconds, settings.results.expires_seconds)
         )
         journal.start()
-        app = make_app(_app_settings(settings))
-        runtime = PoolRuntime(
-            host=self._host,
-            answerer=Answerer(self._host.engine, self._served, self._node),
-            limits=BatchLimits(settings.worker.batch_max_jobs, settings.worker.batch_max_wait_ms / 1000),
-            observer=self._metrics,
-            journal=journal,
-            engine_tasks=frozenset({keys.TASK_NAME}),
-            finisher_threads=settings.worker.finisher_threads,
-            drain_timeout_seconds=settings.worker.drain_timeout_seconds,
-        )
-        worker = self._celery_worker(app, runtime)
+        service = LeaseService(self._connect, consumption(settings, self._node, self._host.engine))
+        app = make_app(app_settings(settings), service.leases)
+        worker = self._celery_worker(app, self._pool_runtime(service, journal))
         self._host.on_death(self._on_engine_death)
         # weak=False: the receivers are bound methods of an object that Celery does not hold.
         signals.worker_ready.connect(lambda **_: self._on_ready(client), weak=False)
-        signals.worker_shutting_down.connect(lambda **_: self._enter(Phase.DRAINING), weak=False)
-        worker.start()
+        signals.worker_shutting_down.connect(lambda **_: self._on_shutting_down(service, worker), weak=False)
+        service.start(self._keeper_callbacks(worker))
+        with contextlib.suppress(SystemExit):  # Celery's way to end at once
+            worker.start()
+        service.stop()
         journal.stop(JOURNAL_STOP_SECONDS)
         return self._finish(int(worker.exitcode or 0))
+
+    def _connect(self) -> "redis.Redis":
+        settings = self._settings.redis
+        return redis.Redis.from_url(
+            settings.url,
+            socket_connect_timeout=settings.connect_timeout_seconds,
+            socket_timeout=settings.socket_timeout_seconds,
+            retry=Retry(NoBackoff(), 1),
+        )
+
+    def _pool_runtime(self, service: LeaseService, journal: Journal) -> PoolRuntime:
+        settings = self._settings.worker
+        return PoolRuntime(
+            host=self._host,
+            answerer=Answerer(self._host.engine, self._served, self._node, now=service.clock.now),
+            limits=BatchLimits(settings.batch_max_jobs, settings.batch_max_wait_ms / 1000),
+            observer=self._metrics,
+            journal=journal,
+            leases=service.leases,
+            engine_tasks=frozenset({keys.TASK_NAME}),
+            finisher_threads=settings.finisher_threads,
+            drain_timeout_seconds=settings.drain_timeout_seconds,
+        )
+
+    def _keeper_callbacks(self, worker: Any) -> Callbacks:  # noqa: ANN401 - Celery's worker has no type
+        return Callbacks(
+            is_healthy=self._is_engine_working,
+            on_lost=worker.pool.lose,
+            on_cancelled=worker.pool.cancel,
+            on_reaped=self._metrics.leases_reaped,
+        )
+
+    def _is_engine_working(self) -> bool:
+        silent_seconds, engine = self._host.seconds_since_heartbeat, self._settings.engine
+        if silent_seconds > engine.hang_timeout_seconds + engine.health_interval_seconds + LOOP_GRACE_SECONDS:
+            # Longer than a health check may take: its loop is stuck, so it cannot say so itself.
+            self._host.report_death(f"the engine's loop has not turned for {silent_seconds:.0f} s")
+        return self._host.death is None
+
+    def _on_shutting_down(self, service: LeaseService, worker: Any) -> None:  # noqa: ANN401 - Celery's worker has no type
+        service.stop_claiming()
+        self._enter(Phase.DRAINING)
+        # Whoever asks again does not want to wait for running jobs.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, lambda *_: worker.pool.hurry())
 
     def _celery_worker(self, app: Celery, runtime: PoolRuntime) -> Any:  # noqa: ANN401 - Celery's worker has no type
         return app.Worker(
             hostname=self._node,
             pool_cls=EnginePool.bound_to(runtime),
-            concurrency=_concurrency(self._settings, self._host.engine),
+            concurrency=concurrency(self._settings, self._host.engine),
             queues=[keys.queue(self._served)],
             loglevel=self._settings.log.level,
             without_gossip=True,
@@ -176,44 +225,12 @@ class WorkerProcess:
             self._state.phase = phase
 
     def _finish(self, exit_code: int) -> int:
+        if self._host.death is not None:
+            # Nothing to close: a hung engine would keep us waiting, and the supervisor kills what is left of it.
+            return _end(f"the engine died: {self._host.death}", EXIT_ENGINE)
         self._host.close()
         self._observe.close()
-        if self._host.death is not None:
-            return _end(f"the engine died: {self._host.death}", EXIT_ENGINE)
         return exit_code
-
-
-def _make_engine(settings: Settings) -> Engine:
-    revision = {"revision": settings.model.revision} if settings.model.revision else {}
-    options = dict(settings.engine.options) | revision
-    if settings.engine.kind == "simulated":
-        from workers.engine.simulated import SimulatedEngine
-
-        return SimulatedEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
-    from workers.engine.vllm_engine import VllmEngine
-
-    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        options = with_cpu_defaults(options, os.environ, psutil.virtual_memory().available)
-    return VllmEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
-
-
-def _concurrency(settings: Settings, engine: Engine) -> int:
-    """Jobs in the pool: what the engine runs at once, and a little more so that a free slot is refilled at once."""
-    slots = engine.capacity().max_num_seqs
-    return settings.worker.concurrency or slots + max(1, int(slots * settings.worker.concurrency_headroom))
-
-
-def _app_settings(settings: Settings) -> AppSettings:
-    return AppSettings(
-        redis_url=settings.redis.url,
-        served_model_name=settings.model.served_as,
-        connect_timeout_seconds=settings.redis.connect_timeout_seconds,
-        socket_timeout_seconds=settings.redis.socket_timeout_seconds,
-        visibility_timeout_seconds=settings.redis.visibility_timeout_seconds,
-        result_expires_seconds=settings.results.expires_seconds,
-        soft_time_limit_seconds=settings.worker.soft_time_limit_seconds,
-        time_limit_seconds=settings.worker.time_limit_seconds,
-    )
 
 
 def _parse(argv: list[str]) -> Arguments:

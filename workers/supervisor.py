@@ -160,18 +160,26 @@ class Supervisor:
         return exit_code == EXIT_CONFIGURATION or never_worked or too_often
 
     def _stop_all(self) -> None:
-        for child in self._children:
-            if child.process is not None and child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
+        self._tell_all(signal.SIGTERM)
         deadline = time.monotonic() + self.drain_timeout_seconds + STOP_GRACE_SECONDS
         seen_signals = self._signals
+        while self._living() and time.monotonic() < deadline:
+            if self._signals > seen_signals:  # asked again: running jobs go back to the queue at once
+                seen_signals = self._signals
+                deadline = min(deadline, time.monotonic() + STOP_GRACE_SECONDS)
+                self._tell_all(signal.SIGTERM)
+            time.sleep(POLL_SECONDS)
         for child in self._children:
-            while child.process is not None and child.process.poll() is None and time.monotonic() < deadline:
-                if self._signals > seen_signals:  # asked again: do not wait for the drain
-                    deadline = time.monotonic()
-                time.sleep(POLL_SECONDS)
             self._kill_group(child)
             self._forget_ready(child)
+
+    def _living(self) -> bool:
+        return any(child.process is not None and child.process.poll() is None for child in self._children)
+
+    def _tell_all(self, number: signal.Signals) -> None:
+        for child in self._children:
+            if child.process is not None and child.process.poll() is None:
+                child.process.send_signal(number)
 
     def _kill_group(self, child: Child) -> None:
         """End what is left of the worker's process group: a hung worker, or an EngineCore that outlived it."""

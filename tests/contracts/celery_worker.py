@@ -1,5 +1,6 @@
 """Celery's own worker, built but not started, whose pool writes down what Celery asks of it."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -106,6 +107,18 @@ class UnstartedWorker:
         """What Celery put off until the next turn of its main loop."""
         for callback in self.worker.hub._pop_ready():
             callback()
+
+    @contextmanager
+    def events(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """Celery's events of what happens inside, by type, once it is left."""
+        events: dict[str, dict[str, Any]] = {}
+        with self.client.pubsub() as listener, self.app.connection_for_write() as connection:
+            listener.psubscribe("*celeryev*")
+            self.worker.consumer.event_dispatcher = self.app.events.Dispatcher(connection)
+            yield events
+            published = [entry["data"] for entry in iter(lambda: listener.get_message(timeout=1), None)]
+        bodies = [base64.b64decode(json.loads(data)["body"]) for data in published if isinstance(data, bytes)]
+        events |= {event["type"]: event for event in map(json.loads, bodies)}
 
     def stored(self, job_id: str) -> dict[str, Any]:
         """Celery's result of a job; empty while there is none."""

@@ -1,30 +1,31 @@
 """What Celery and kombu do beyond their documentation, and who of ours relies on it; run before raising a version."""
 
-import base64
 import json
 import signal
 import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.app.task import Context
-from celery.exceptions import Retry, WorkerTerminate
+from celery.exceptions import WorkerTerminate
 from celery.worker import state
 
 from producer import keys
 from producer.contract import FailureCode, Priority
-from producer.errors import EngineBusy, InferenceFailed
+from producer.errors import InferenceFailed
 from tests.contracts.celery_worker import QUEUE, UnstartedWorker, unstarted_worker
 from tests.finishing import generation_result
 from workers.app import RESULT_REPR_CHARACTERS, register_generate
 from workers.consumer import DecodedRequest, FleetConsumer
 from workers.exit_codes import EXIT_ENGINE
 from workers.inference.classify import Failed
+from workers.pool.celery_request import delivery_tag
 from workers.pool.engine_pool import _delivery
 
 # The worker is built in this process, whose user a container often makes root.
@@ -76,7 +77,8 @@ def test_the_request_has_all_that_a_delivery_is_made_of(worker: UnstartedWorker)
     assert delivery.arguments == [{"model": "m", "prompt": "x"}]
     assert (delivery.attempt, delivery.queue_priority) == (3, 6)
     assert (delivery.system, delivery.enqueued_at) == (FLEET_HEADER, 12.5)
-    assert delivery.attempt_id.startswith(f"{delivery.job_id}/2/{message.delivery_tag}/")
+    assert delivery.attempt_id == f"{delivery.job_id}/{message.delivery_tag}"
+    assert delivery_tag(applied.args[2]) == message.delivery_tag
 
 
 def test_the_tasks_own_request_class_is_used_and_its_body_is_not_decoded_again(worker: UnstartedWorker) -> None:
@@ -119,14 +121,9 @@ def test_the_message_is_acknowledged_by_the_callback_and_not_before(worker: Unst
 
 def test_the_runtime_of_the_event_is_the_one_that_the_callback_is_given(worker: UnstartedWorker) -> None:
     """``Finisher`` puts in the time on the engine, which Flower shows; the tracer's own would be a millisecond."""
-    with worker.client.pubsub() as listener, worker.app.connection_for_write() as connection:
-        listener.psubscribe("*celeryev*")
-        worker.worker.consumer.event_dispatcher = worker.app.events.Dispatcher(connection)
+    with worker.events() as events:
         _, applied = worker.deliver()
         applied.options["callback"]((0, "shown", 41.5))
-        published = [entry["data"] for entry in iter(lambda: listener.get_message(timeout=1), None)]
-    bodies = [base64.b64decode(json.loads(data)["body"]) for data in published if isinstance(data, bytes)]
-    events = {event["type"]: event for event in map(json.loads, bodies)}
     assert events["task-succeeded"]["runtime"] == 41.5
     assert events["task-succeeded"]["result"] == "shown"
 
@@ -167,18 +164,32 @@ def test_a_hard_limit_ends_the_job_and_a_soft_one_only_warns(worker: UnstartedWo
     assert message.acknowledged
 
 
-def test_the_fleet_header_lane_and_arguments_survive_a_retry(worker: UnstartedWorker) -> None:
-    """An ``EngineBusy`` goes round again with what Celery's ``Context`` does not know sent along as headers."""
-    _, applied = worker.deliver(priority=6, headers={"fleet": FLEET_HEADER})
-    failed, value, _ = applied.traced(Failed(FailureCode.QUEUE_FULL, "busy", retry_elsewhere=True))
-    assert failed
-    assert isinstance(value.exception.exc, Retry)
-    assert isinstance(value.exception.exc.exc, EngineBusy)
-    again = worker.take()
-    assert (again.headers["id"], again.headers["retries"]) == (applied.request.id, 1)
-    assert again.headers["fleet"] == FLEET_HEADER
-    assert again.properties["priority"] == 6
-    assert again.payload[0] == applied.args[2]["args"]
+def test_a_job_that_celery_knows_to_be_revoked_never_reaches_the_pool(worker: UnstartedWorker) -> None:
+    """``LeaseChannel`` lets it know for the time of one delivery: by id, so another submission may come later."""
+    job_id = worker.send()
+    message = worker.take()
+    state.revoked.add(job_id)
+    try:
+        worker.handle(message)
+    finally:
+        state.revoked.discard(job_id)
+    assert worker.pool.applied == []
+    assert worker.stored(job_id)["status"] == "REVOKED"
+    worker.run_hub()
+    assert message.acknowledged
+    again, _ = worker.deliver(task_id=job_id)
+    assert again.headers["id"] == job_id
+
+
+def test_an_expired_job_is_answered_by_celery(worker: UnstartedWorker) -> None:
+    """By this machine's clock, which ``workers.transport.arrivals`` puts right."""
+    job_id = worker.send(expires=datetime.now(UTC) - timedelta(seconds=5))
+    message = worker.take()
+    worker.handle(message)
+    assert worker.pool.applied == []
+    assert worker.stored(job_id)["status"] == "REVOKED"
+    worker.run_hub()
+    assert message.acknowledged
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Redis goes away and comes back: every job gets its result, callers hear of it, no worker dies."""
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +20,8 @@ JOB_COUNT = 60
 TOKENS = 50
 AWAY_SECONDS = 2.0
 RESULT_SECONDS = 90.0
-STORE_RETRIED = "Failed operation _store_result. Retrying"
-"""Celery's words, once per attempt to store a result while the server is away (``result_backend_always_retry``)."""
+STORE_RETRIED = "action=result_waits"
+"""Once per attempt to store results while the server is away."""
 
 
 def submitted(producer: Producer, count: int, tokens: int = TOKENS) -> list[Submission]:
@@ -82,6 +83,27 @@ def test_results_that_were_ready_while_the_server_was_away_are_kept(
         eventually(lambda: STORE_RETRIED in fleet.log.read_text(), what="an outcome waits for the server")
         durable_server.start()
         assert all(result.usage.completion_tokens == TOKENS for result in results_of(producer, jobs))
+
+
+def test_an_outage_longer_than_a_lease_runs_nothing_twice(durable_server: EmbeddedServer, tmp_path: Path) -> None:
+    """Every lease has run out when the server is back: whoever lives renews first, and only then is anything reaped."""
+    lease_seconds = 1.0
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    busy = simulated(durable_server.url, tmp_path / "a", seconds_per_token=0.2)
+    idle = simulated(durable_server.url, tmp_path / "b", seconds_per_token=0.2)
+    for fleet in (busy, idle):
+        fleet.options = dict(fleet.options) | {"worker.lease_seconds": lease_seconds}
+    with durable_server, busy, busy.producer() as producer:
+        jobs = submitted(producer, 10)
+        eventually(lambda: busy.metric("fleet_active_jobs") == 10, what="all jobs run")
+        with idle:
+            durable_server.kill()
+            away_since = time.monotonic()
+            eventually(lambda: time.monotonic() > away_since + 3 * lease_seconds, what="three leases")
+            durable_server.start()
+            assert {result.attempt for result in results_of(producer, jobs)} == {1}
+            assert idle.metric("fleet_leases_reaped_total") == 0
 
 
 def test_producers_hear_that_the_server_is_away_and_work_on_when_it_is_back(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from producer.jobs import JobState
 from tests.running import simulated
@@ -93,6 +94,20 @@ def test_a_start_that_fails_ends_with_its_cause_in_one_line(
     log = fleet.log.read_text()
     assert [line for line in log.splitlines() if complaint in line and line.startswith("fleet worker:")], log
     assert "Traceback" not in log
+
+
+def test_a_server_that_evicts_is_refused(redis_url: str, tmp_path: Path) -> None:
+    """When its memory is full it would drop jobs, leases or results: not with us, and it says what to set."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            fleet = simulated(redis_url, tmp_path)
+            fleet.start()
+            assert fleet.process is not None
+            assert fleet.process.wait(60) == 78
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert "CONFIG SET maxmemory-policy noeviction" in fleet.log.read_text()
 
 
 def test_a_metrics_port_in_use_is_named(redis_url: str, tmp_path: Path) -> None:

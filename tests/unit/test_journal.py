@@ -50,6 +50,18 @@ def test_a_finished_job_keeps_its_record_as_long_as_its_result(client: "redis.Re
     assert 90 <= client.ttl(keys.job_record("j")) <= 100
 
 
+def test_a_job_that_is_put_off_is_retrying(client: "redis.Redis") -> None:
+    """And kept as long as it may take; its worker is the one that tried it."""
+    journal = Journal(client, "w@test", LIFETIMES)
+    journal.start()
+    journal.job_started("j")
+    journal.job_put_off("j")
+    journal.stop(10.0)
+    record = client.hgetall(keys.job_record("j"))
+    assert (record["state"], record["worker"]) == (JobState.RETRYING, "w@test")
+    assert 990 <= client.ttl(keys.job_record("j")) <= 1000
+
+
 def test_stopping_writes_what_is_queued(client: "redis.Redis") -> None:
     """More than one group, and the thread ends."""
     count = 2 * MAX_GROUP_ENTRIES + 3

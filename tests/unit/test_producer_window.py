@@ -26,7 +26,7 @@ def submit(window: Window, count: int = 1) -> list[str]:
     for _ in range(count):
         job = window.take(REQUEST, DESTINATION)
         assert job is not None
-        window.submitted([job], [[b"queued", job.prepared.job_id.encode(), b"1.5"]])
+        window.submitted([job], [[b"queued", job.prepared.job_id.encode(), b"1.5", b"token"]])
         ids.append(job.prepared.job_id)
     return ids
 
@@ -69,7 +69,7 @@ def test_requests_that_are_one_job_each_get_its_outcome() -> None:
     [first] = submit(window)
     job = window.take(REQUEST, DESTINATION)
     assert job is not None
-    window.submitted([job], [[b"duplicate", first.encode(), b"1.5"]])
+    window.submitted([job], [[b"duplicate", first.encode(), b"1.5", b"token"]])
 
     assert window.waiting() == [[first]]
     window.seen([first], [meta(first)])

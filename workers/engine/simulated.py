@@ -187,8 +187,10 @@ class SimulatedEngine(Engine):
             self._attempts[attempt_id].stop()
 
     async def check_health(self) -> None:
-        """See :meth:`Engine.check_health`."""
+        """See :meth:`Engine.check_health`; never answers while the core process is stopped, as a hung one."""
         self._refuse_when_down()
+        if self._core is not None and self._core.is_stopped:
+            await asyncio.Event().wait()
 
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""

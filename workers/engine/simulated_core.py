@@ -6,6 +6,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from typing import Final
 
+import psutil
+
 PROGRAM: Final = "import sys; sys.stdin.read()"
 """Ends when its standard input does: at :meth:`SimulatedCore.close`, and when the parent is gone, however it went."""
 
@@ -38,6 +40,14 @@ class SimulatedCore:
         """Process id; None before the start and after the end."""
         alive = self._process is not None and self._process.returncode is None
         return self._process.pid if alive and self._process is not None else None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process lives but is not let run (SIGSTOP)."""
+        try:
+            return self.pid is not None and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False
 
     def kill(self) -> None:
         """End it as a crash would (SIGKILL)."""

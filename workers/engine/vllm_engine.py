@@ -64,7 +64,8 @@ class VllmEngine(Engine):
         except EngineError:
             raise
         except Exception as error:
-            raise engine_error(error, max_model_len=llm.model_config.max_model_len, errored=llm.errored) from error
+            told = engine_error(error, max_model_len=llm.model_config.max_model_len, errored=llm.errored)
+            raise (self._death() if isinstance(told, EngineDead) else told) from error
         finally:
             del self._attempts[attempt.attempt_id]
 
@@ -94,9 +95,19 @@ class VllmEngine(Engine):
                 await self._llm.abort(attempt_id)
 
     async def check_health(self) -> None:
-        """See :meth:`Engine.check_health`; a killed EngineCore shows within a second."""
-        if self._running().errored:
-            raise EngineDead(GONE)
+        """See :meth:`Engine.check_health`; a killed EngineCore shows within a second, a hung one never answers."""
+        llm = self._running()
+        if llm.errored:
+            raise self._death()
+        try:
+            # EngineCore answers between two steps: what it says does not matter, only that it does.
+            await llm.is_sleeping()
+        except Exception as error:
+            raise self._death() from error
+
+    def _death(self) -> EngineDead:
+        cause = self._launch.cause_of_death() if self._launch is not None else None
+        return EngineDead(f"vLLM's engine failed: {cause}" if cause else GONE)
 
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""
@@ -121,6 +132,8 @@ class VllmEngine(Engine):
             await asyncio.to_thread(llm.shutdown)
         elif launch is not None:
             await asyncio.to_thread(launch.abandon)
+        if launch is not None:
+            launch.forget()
 
 
 def _aborted(request: GenerationRequest) -> Increment:

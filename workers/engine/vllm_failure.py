@@ -15,7 +15,7 @@ SELF_EXPLAINING: Final = (ValueError, OSError, RuntimeError)
 HINTS: Final = (
     (
         r"out of memory|less than desired gpu memory|no available memory|can't allocate memory",
-        "lower gpu_memory_utilization or max_model_len, raise tensor_parallel_size, or choose a smaller model",
+        "lower gpu_memory_utilization, max_num_seqs or max_model_len, or raise tensor_parallel_size",
     ),
     (r"max seq len|kv cache is needed|kv cache memory", "lower max_model_len"),
     (

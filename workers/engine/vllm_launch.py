@@ -43,6 +43,9 @@ class Launch:
         """Done when the engine runs; raises what :func:`launch` raised."""
         self._config = config
         self._llm: AsyncLLM | None = None
+        # vLLM's processes write into it why they ended: while they start, and as long as they run.
+        self._folder = tempfile.TemporaryDirectory(prefix="fleet-engine-", ignore_cleanup_errors=True)
+        self._report = Path(self._folder.name) / "failure"
         self._others = {child.pid for child in multiprocessing.active_children()}
         # A daemon: a download that never ends must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="engine-launch", daemon=True)
@@ -51,7 +54,7 @@ class Launch:
 
     def _run(self) -> None:
         try:
-            self._llm = launch(self._config)
+            self._llm = launch(self._config, self._report)
             self.ended.set_result(None)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the end is awaited
             self.ended.set_exception(error)
@@ -67,6 +70,14 @@ class Launch:
             raise EngineStartFailed("the engine was already taken or never ran")
         return llm
 
+    def cause_of_death(self) -> str | None:
+        """Why vLLM's processes ended, on one line, and what to change; None when they could not say (killed)."""
+        return _first_line(self._report)
+
+    def forget(self) -> None:
+        """Remove what the processes wrote."""
+        self._folder.cleanup()
+
     def abandon(self) -> None:
         """End a start that nobody waits for, with its processes; blocks for :data:`ABANDON_SECONDS` at most."""
         for child in multiprocessing.active_children():
@@ -77,8 +88,10 @@ class Launch:
             self.taken().shutdown()
 
 
-def launch(config: EngineConfig) -> "AsyncLLM":
+def launch(config: EngineConfig, report: Path) -> "AsyncLLM":
     """Start the engine and wait until the model is loaded; blocks for as long as that takes.
+
+    ``report`` is where its processes write why they end.
 
     Raises:
         EngineOptionsInvalid: an option is unknown or refused.
@@ -92,19 +105,18 @@ def launch(config: EngineConfig) -> "AsyncLLM":
     from vllm.v1.engine.async_llm import AsyncLLM
 
     arguments, vllm_config = configured(config)
-    with tempfile.TemporaryDirectory(prefix="fleet-engine-") as folder:
-        report = Path(folder) / "failure"
-        os.environ[FAILURE_FILE_VARIABLE] = str(report)
-        try:
-            return AsyncLLM.from_vllm_config(
-                vllm_config,
-                enable_log_requests=arguments.enable_log_requests,
-                disable_log_stats=arguments.disable_log_stats,
-            )
-        except Exception as error:
-            raise EngineStartFailed(_first_cause(report, error)) from error
-        finally:
-            del os.environ[FAILURE_FILE_VARIABLE]
+    os.environ[FAILURE_FILE_VARIABLE] = str(report)
+    try:
+        return AsyncLLM.from_vllm_config(
+            vllm_config,
+            enable_log_requests=arguments.enable_log_requests,
+            disable_log_stats=arguments.disable_log_stats,
+        )
+    except Exception as error:
+        # vLLM's exception in this process only says that another process failed; the first that did knows why.
+        raise EngineStartFailed(_first_line(report) or cause_in_one_line(error)) from error
+    finally:
+        del os.environ[FAILURE_FILE_VARIABLE]
 
 
 def configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
@@ -129,8 +141,6 @@ def configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
         raise EngineStartFailed(cause_in_one_line(error)) from error
 
 
-def _first_cause(report: Path, error: Exception) -> str:
-    # vLLM's exception in this process only says that another process failed; the first that did knows why.
-    if report.exists() and (lines := report.read_text(encoding="utf-8").splitlines()):
-        return lines[0]
-    return cause_in_one_line(error)
+def _first_line(report: Path) -> str | None:
+    lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+    return lines[0] if lines else None

@@ -1,8 +1,8 @@
 """One delivery of one job, as it came out of the queue and before anybody trusted it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,16 @@ class Delivery:
     """Seconds since the epoch, this machine's clock."""
     attempt: int = 1
     """1 for the first attempt of this submission."""
+    retries: int = 0
+    """How often this submission was put off because no engine had room."""
     queue_priority: int = 0
     """Celery's priority of the message, 0 first."""
     system: Mapping[str, Any] = field(default_factory=dict)
     """The ``fleet`` header, not validated; empty for what a stock Celery sender pushed."""
+
+    def redelivered(self, delivery: int, retries: int) -> Self:
+        """The same, with what the queue counted: its ``delivery``-th, after ``retries`` that found no room."""
+        return replace(self, attempt=self.attempt + delivery - 1 + retries, retries=retries)
 
     @property
     def enqueued_at(self) -> float | None:

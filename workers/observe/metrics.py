@@ -50,6 +50,9 @@ class WorkerMetrics:
         self._completion_tokens = Counter(
             "fleet_generation_tokens", "Generated tokens of answered jobs.", ("model",), registry=registry
         ).labels(model)
+        self._reaped = Counter(
+            "fleet_leases_reaped", "Expired leases that this worker handed back.", ("model",), registry=registry
+        ).labels(model)
         self._active = Gauge("fleet_active_jobs", "Jobs in the pool now.", ("model",), registry=registry).labels(model)
         self._engine_up = Gauge(
             "fleet_engine_up", "1 while the engine is loaded and healthy.", ("model",), registry=registry
@@ -72,6 +75,10 @@ class WorkerMetrics:
             self._first_token.observe(record.first_token_seconds)
         self._prompt_tokens.inc(record.prompt_tokens)
         self._completion_tokens.inc(record.completion_tokens)
+
+    def leases_reaped(self, count: int) -> None:
+        """So many jobs of dead workers are back in the queue."""
+        self._reaped.inc(count)
 
     def active_jobs(self, count: int) -> None:
         """This many jobs are in the pool now."""

@@ -14,18 +14,23 @@ from typing import Any, ClassVar, Final
 
 from celery.app.base import Celery
 from celery.concurrency.base import BasePool, apply_target
+from redis.exceptions import RedisError
 
 from producer.contract import GenerationResult
 from producer.jobs import JobState
 from workers.engine.host import EngineHost
-from workers.inference.answer import Answerer
+from workers.inference.answer import Answerer, Later
 from workers.inference.classify import Failed
 from workers.inference.delivery import Delivery
 from workers.journal import Journal
 from workers.observe.records import JobFinished, Observer
-from workers.pool.finisher import Finished, Finisher
-from workers.pool.job import Callbacks, PoolJob, TimeLimits
+from workers.pool.celery_request import callbacks_of, delivery_tag, has_successors
+from workers.pool.finisher import Finished, Finisher, Listeners
+from workers.pool.job import PoolJob, TimeLimits
 from workers.pool.runner import BatchLimits, Runner
+from workers.transport.lease_store import Release
+from workers.transport.leases import Leases
+from workers.transport.ledger import Held
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,7 @@ class PoolRuntime:
     limits: BatchLimits
     observer: Observer
     journal: Journal
+    leases: Leases
     engine_tasks: frozenset[str]
     finisher_threads: int
     drain_timeout_seconds: float
@@ -76,8 +82,10 @@ class EnginePool(BasePool):
         super().__init__(limit, app=app, **options)
         self._jobs: dict[int, PoolJob] = {}
         self._lock = threading.Lock()
+        self._is_hurried = threading.Event()
         self._side = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="side")
-        self._finisher = Finisher(app.backend, self.runtime.finisher_threads, self._done)
+        listeners = Listeners(self._done, self._lost)
+        self._finisher = Finisher(app.backend, self.runtime.leases, self.runtime.finisher_threads, listeners)
         self._runner = Runner(
             self.runtime.host, self.runtime.answerer, self.runtime.limits, self.runtime.observer, self._finisher.put
         )
@@ -97,26 +105,46 @@ class EnginePool(BasePool):
         **options: Any,  # noqa: ANN401 - Celery's
     ) -> PoolJob | SideJob:
         """Take one job: onto the engine, or into a side thread when its task needs none."""
-        callback = options["callback"]
+        tag = delivery_tag(args[2])
         if args[0] not in self.runtime.engine_tasks:
-            future = self._side.submit(apply_target, target, args, kwargs, callback, accept_callback)
-            return SideJob(future)
+            side = SideJob(self._side.submit(apply_target, target, args, kwargs, options["callback"], accept_callback))
+            self.runtime.leases.ledger.enter_pool(tag, side)
+            return side
+        callbacks = callbacks_of(self, target, args, options)
         job = PoolJob(
             delivery=_delivery(args[1], args[2]),
-            callbacks=Callbacks(target, args, callback, options["timeout_callback"]),
+            callbacks=callbacks,
             limits=TimeLimits(options.get("soft_timeout"), options.get("timeout")),
             accepted_at=time.monotonic(),
             abort=self._abort,
+            tag=tag,
+            has_successors=has_successors(args[3]),
         )
+        held = self.runtime.leases.ledger.enter_pool(tag, job)
+        if held is None:
+            # Celery kept the message for so long that its lease ran out: somebody else has it.
+            job.is_dead = True
+            callbacks.forget()
+            return job
         with self._lock:
             self._jobs[job.token] = job
         self.runtime.observer.active_jobs(len(self._jobs))
         # Celery may answer by revoking at once (a revoke that came before the job): then it never reaches the engine.
         accept_callback(job.token, job.accepted_at)
-        if not job.is_dead:
-            self.runtime.journal.job_started(job.delivery.job_id)
-            self._runner.offer(job)
+        self._begin(job, held)
         return job
+
+    def _begin(self, job: PoolJob, held: Held) -> None:
+        if job.is_dead:
+            return
+        if held.is_cancelled:
+            self.cancel(held)
+        elif held.verdict is not None:
+            self._finisher.put(job, held.verdict)
+        else:
+            self.runtime.journal.job_started(job.delivery.job_id)
+            job.delivery = job.delivery.redelivered(held.message.delivery, held.message.retries)
+            self._runner.offer(job)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002 - Celery's signature
         """A running job was revoked with ``terminate``: free its slot in the engine."""
@@ -125,15 +153,20 @@ class EnginePool(BasePool):
             self._abort(job, "cancelled")
 
     def on_stop(self) -> None:
-        """Warm shutdown: finish what fits the drain budget, leave the rest unacknowledged for others."""
+        """Warm shutdown: finish what fits the drain budget, hand back the rest."""
         deadline = time.monotonic() + self.runtime.drain_timeout_seconds
         while self._jobs and self.runtime.host.death is None and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+            if self._is_hurried.wait(POLL_SECONDS):
+                break
         self._hand_back_rest()
 
     def on_terminate(self) -> None:
         """Cold shutdown: everything unfinished goes back."""
         self._hand_back_rest()
+
+    def hurry(self) -> None:
+        """Stop waiting for running jobs; safe in a signal handler."""
+        self._is_hurried.set()
 
     # Any thread.
 
@@ -147,22 +180,65 @@ class EnginePool(BasePool):
         self._observe_finished(job, status)
         return True
 
+    def cancel(self, held: Held) -> None:
+        """Nobody wants this delivery's job any more: its slot is free at once, its caller hears of it."""
+        job = held.in_pool
+        if isinstance(job, PoolJob) and self._abort(job, "cancelled"):
+            self._finisher.put(job, lambda: self._revoke(job, held))
+
+    def _revoke(self, job: PoolJob, held: Held) -> None:
+        job.callbacks.revoke()
+        self.runtime.journal.job_finished(job.delivery.job_id, JobState.CANCELLED)
+        if held.is_cancelled:
+            self.runtime.leases.store.forget_cancels([job.delivery.job_id])
+
+    def lose(self, held: Held) -> None:
+        """Somebody else has this delivery's job now: its slot is free at once, and nothing is said."""
+        if isinstance(held.in_pool, PoolJob):
+            self._lost(held.in_pool)
+
+    def _lost(self, job: PoolJob) -> None:
+        log.warning("lost its lease", extra={"action": "lease_lost", "job_id": job.delivery.job_id})
+        if not self._abort(job, "lease_lost"):
+            job.is_dead = True
+        job.callbacks.forget()
+
     def _hand_back_rest(self) -> None:
         # Outcomes that are here already are recorded first; what finishes in the engine from now on is not.
         self._finisher.stop(FINISHER_STOP_SECONDS)
         with self._lock:
             rest = list(self._jobs.values())
-        handed_back = sum(self._abort(job, "given_back") for job in rest)
-        if handed_back:
-            log.warning("%d unfinished jobs go back to the queue", handed_back, extra={"action": "jobs_handed_back"})
+        for job in rest:
+            self._abort(job, "given_back")
         self._side.shutdown(wait=False, cancel_futures=True)
+        try:
+            self._release({job.tag for job in rest if job.task is not None})
+        except RedisError as error:
+            log.error(  # noqa: TRY400 - an outage has no traceback worth reading
+                "%d jobs go back when their leases end: %s", len(rest), error, extra={"action": "hand_back_failed"}
+            )
+
+    def _release(self, started: set[str]) -> None:
+        """Give up everything that this process holds; what ran in an engine that died is suspected of it."""
+        store, ledger = self.runtime.leases.store, self.runtime.leases.ledger
+        tags, death = [held.tag for held in ledger.entries()], self.runtime.host.death
+        suspects = [tag for tag in tags if death is not None and tag in started]
+        others = [tag for tag in tags if tag not in suspects]
+        released = store.release(others, Release.HAND_BACK) if others else 0
+        released += store.release(suspects, Release.SUSPECT, reason=f"the engine died: {death}") if suspects else 0
+        for tag in tags:
+            ledger.drop(tag)
+        if released:
+            log.warning("%d unfinished jobs go back to the queue", released, extra={"action": "jobs_handed_back"})
 
     def _done(self, job: PoolJob, finished: Finished) -> None:
         """Celery has recorded the outcome; finisher threads."""
         with self._lock:
             self._jobs.pop(job.token, None)
-        if state := _final_state(finished):
-            self.runtime.journal.job_finished(job.delivery.job_id, state)
+        if isinstance(finished, Later):
+            self.runtime.journal.job_put_off(job.delivery.job_id)
+        else:
+            self.runtime.journal.job_finished(job.delivery.job_id, _final_state(finished))
         self._observe_finished(job, _status(finished), finished if isinstance(finished, GenerationResult) else None)
 
     def _observe_finished(self, job: PoolJob, status: str, result: GenerationResult | None = None) -> None:
@@ -188,10 +264,10 @@ class EnginePool(BasePool):
 def _delivery(job_id: str, request: Mapping[str, Any]) -> Delivery:
     retries = int(request.get("retries") or 0)
     system = request.get("fleet")
-    tag = request.get("properties", {}).get("delivery_tag")
     return Delivery(
         job_id=job_id,
-        attempt_id=f"{job_id}/{retries}/{tag}/{time.monotonic_ns()}",
+        # The tag is this delivery's alone: the engine never sees one id twice.
+        attempt_id=f"{job_id}/{delivery_tag(request)}",
         arguments=request["args"],
         received_at=time.time(),
         attempt=retries + 1,
@@ -200,15 +276,8 @@ def _delivery(job_id: str, request: Mapping[str, Any]) -> Delivery:
     )
 
 
-def _final_state(finished: Finished) -> JobState | None:
-    """The state for the job's record; None where Celery may still send the job round again."""
-    match finished:
-        case GenerationResult():
-            return JobState.SUCCEEDED
-        case Failed():
-            return None if finished.retry_elsewhere else JobState.FAILED
-        case _:
-            return JobState.FAILED
+def _final_state(finished: Finished) -> JobState:
+    return JobState.SUCCEEDED if isinstance(finished, GenerationResult) else JobState.FAILED
 
 
 def _status(finished: Finished) -> str:
@@ -217,5 +286,7 @@ def _status(finished: Finished) -> str:
             return "succeeded"
         case Failed():
             return finished.code.value
+        case Later():
+            return "put_off"
         case _:
             return "time_limit_exceeded"

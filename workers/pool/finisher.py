@@ -1,7 +1,7 @@
 """Threads that let Celery's own tracer record outcomes: results, links, chains, chords, retries, signals, events.
 
-A finisher never dies: while Redis is away the outcomes wait here, and the jobs' messages stay unacknowledged. So does
-the message of a job whose outcome cannot be recorded at all.
+A finisher never dies: while Redis is away the outcomes wait here, and the leases are renewed as soon as it is back.
+A job whose outcome cannot be recorded at all goes back to the queue, and to the dead letters when that happens again.
 """
 
 import contextlib
@@ -10,14 +10,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from workers.inference.answer import Outcome
+from workers.inference.answer import Later, Outcome
 from workers.pool.job import PoolJob
-from workers.pool.outcome import current_outcome
+from workers.pool.outcome import current_outcome, current_tag
+from workers.transport.lease_store import FinishStatus, Release
+from workers.transport.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ RETRY_MAX_SECONDS: Final = 2.0
 
 REDIS_AWAY: Final = (RedisError, OperationalError, OSError)
 
+Returned = TypeVar("Returned")
+
 Finished = Outcome | Exception | Callable[[], None]
 
 
@@ -37,18 +42,27 @@ class GroupingBackend(Protocol):
     def grouped(self) -> contextlib.AbstractContextManager[None]:
         """Results stored inside wait for :meth:`flush`."""
 
-    def flush(self) -> None:
-        """Write what was held back; may be called again after an error."""
+    def flush(self) -> dict[str, FinishStatus]:
+        """Write what was held back, and say by tag what became of it; may be called again after an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who hears how a job ended; called on finisher threads."""
+
+    on_done: Callable[[PoolJob, Finished], None]
+    """Its outcome is in Redis, or it waits in Redis for another attempt."""
+    on_lost: Callable[[PoolJob], None]
+    """Its lease had been lost: another attempt answers it."""
 
 
 class Finisher:
     """``thread_count`` threads over one queue of outcomes."""
 
-    def __init__(
-        self, backend: GroupingBackend, thread_count: int, on_done: Callable[[PoolJob, Finished], None]
-    ) -> None:
+    def __init__(self, backend: GroupingBackend, leases: Leases, thread_count: int, listeners: Listeners) -> None:
         self._backend = backend
-        self._on_done = on_done
+        self._leases = leases
+        self._listeners = listeners
         self._queue: queue.SimpleQueue[tuple[PoolJob, Finished] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._threads = [
@@ -86,6 +100,7 @@ class Finisher:
                 log.exception("%d outcomes not recorded", len(group), extra={"action": "results_given_up"})
                 for job, _ in group:
                     job.abort(job, "given_back")
+                    self._leases.ledger.drop(job.tag)  # not renewed any more, its lease runs out
             if is_last:
                 return
 
@@ -103,37 +118,77 @@ class Finisher:
         return group, True
 
     def _finish_group(self, group: list[tuple[PoolJob, Finished]]) -> None:
-        if not group:
-            return
         traced: list[tuple[PoolJob, Finished, Any]] = []
         with self._backend.grouped():
             for job, finished in group:
-                try:
-                    if callable(finished):
-                        self._until_redis_is_back(finished)
-                    else:
-                        traced.append((job, finished, self._trace(job, finished)))
-                except REDIS_AWAY:
-                    raise
-                except Exception:
-                    log.exception(
-                        "the outcome of a job cannot be recorded; it goes back to the queue when this worker ends",
-                        extra={"action": "result_unrecordable", "job_id": job.delivery.job_id},
-                    )
-                    job.abort(job, "given_back")  # alone: its batch-mates are not to suffer
-            self._until_redis_is_back(self._backend.flush)
-        # Acknowledged only now: the results are in Redis.
+                result = self._finish_or_give_back(job, finished)
+                if result is not None:
+                    traced.append((job, finished, result))
+            statuses = self._until_redis_is_back(self._backend.flush)
         for job, finished, (failed, value, _) in traced:
+            if statuses.get(job.tag) is FinishStatus.FENCED:
+                self._listeners.on_lost(job)
+                continue
             if not job.is_dead:
                 runtime_seconds = time.monotonic() - job.accepted_at
                 self._tell_celery(job, (failed, value, runtime_seconds))
-            self._on_done(job, finished)
+            self._listeners.on_done(job, finished)
+
+    def _finish_or_give_back(self, job: PoolJob, finished: Finished) -> Any:  # noqa: ANN401 - as _finish
+        try:
+            return self._finish(job, finished)
+        except REDIS_AWAY:
+            raise
+        except Exception:
+            log.exception(
+                "the outcome of a job cannot be recorded; it goes back to the queue",
+                extra={"action": "result_unrecordable", "job_id": job.delivery.job_id},
+            )
+            self._give_back(job)  # alone: its batch-mates are not to suffer
+            return None
+
+    def _finish(self, job: PoolJob, finished: Finished) -> Any:  # noqa: ANN401 - (failed, value, runtime) or None
+        """What Celery's tracer says; None when there is nothing to write for the group."""
+        if self._leases.ledger.get(job.tag) is None:
+            # Lost or answered while this waited: nothing would fence what Celery writes now.
+            if not job.is_dead:
+                self._listeners.on_lost(job)
+            return None
+        if callable(finished):
+            self._until_redis_is_back(finished)
+            return None
+        if job.is_dead:
+            return None  # whoever gave it up says how it ended
+        if isinstance(finished, Later):
+            self._put_off(job, finished)
+            return None
+        # The fence is in the write of the result; but links and chains are sent before that one.
+        if job.has_successors and not self._until_redis_is_back(lambda: self._leases.store.holds(job.tag)):
+            self._listeners.on_lost(job)
+            return None
+        return self._trace(job, finished)
+
+    def _put_off(self, job: PoolJob, later: Later) -> None:
+        release = self._leases.store.release
+        self._until_redis_is_back(
+            lambda: release([job.tag], Release.RETRY, reason=later.reason, delay_seconds=later.delay_seconds)
+        )
+        self._leases.ledger.drop(job.tag)
+        job.callbacks.put_off(later.reason)
+        self._listeners.on_done(job, later)
+
+    def _give_back(self, job: PoolJob) -> None:
+        # As a suspect: what cannot be recorded twice more is answered as poisoned, not tried for ever.
+        reason = "its outcome could not be recorded"
+        self._until_redis_is_back(lambda: self._leases.store.release([job.tag], Release.SUSPECT, reason=reason))
+        self._leases.ledger.drop(job.tag)
+        job.abort(job, "given_back")
+        self._listeners.on_lost(job)
 
     def _trace(self, job: PoolJob, outcome: Outcome | Exception) -> Any:  # noqa: ANN401 - (failed, value, runtime)
         current_outcome.set(outcome)
-        traced: list[Any] = []
-        self._until_redis_is_back(lambda: traced.append(job.callbacks.trace(*job.callbacks.trace_arguments)))
-        return traced[0]
+        current_tag.set(job.tag)
+        return self._until_redis_is_back(lambda: job.callbacks.trace(*job.callbacks.trace_arguments))
 
     def _tell_celery(self, job: PoolJob, traced: tuple[Any, Any, float]) -> None:
         job_id = job.delivery.job_id
@@ -145,15 +200,13 @@ class Finisher:
         except Exception:
             log.exception("Celery did not take note of job %s", job_id, extra={"action": "note_lost", "job_id": job_id})
 
-    def _until_redis_is_back(self, write: Callable[[], object]) -> None:
+    def _until_redis_is_back(self, write: Callable[[], Returned]) -> Returned:
         delay_seconds = RETRY_INITIAL_SECONDS
         while True:
             try:
-                write()
+                return write()
             except REDIS_AWAY as error:
                 log.warning("Redis is away, the outcome waits: %s", error, extra={"action": "result_waits"})
                 if self._stopping.wait(delay_seconds):
                     raise
                 delay_seconds = min(delay_seconds * 2, RETRY_MAX_SECONDS)
-            else:
-                return

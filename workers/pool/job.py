@@ -30,6 +30,12 @@ class Callbacks:
     """``Request.on_success``, for either outcome: (failed, value, runtime in seconds)."""
     timed_out: Callable[[bool, float], None]
     """``Request.on_timeout``: (soft, limit in seconds)."""
+    put_off: Callable[[str], None]
+    """The job waits in Redis for another attempt, for this reason."""
+    revoke: Callable[[], None]
+    """The job was cancelled: store that, and announce it."""
+    forget: Callable[[], None]
+    """Somebody else has the job; announce nothing."""
 
 
 @dataclass(eq=False)
@@ -46,8 +52,12 @@ class PoolJob:
     """Monotonic seconds."""
     abort: Callable[["PoolJob", str], bool]
     """Give up on a job for the reason named; False when it was over already."""
+    tag: str = ""
+    """Of its delivery."""
     token: int = field(default_factory=lambda: next(_tokens))
     """What Celery believes to be the process id of the job; ``terminate_job`` gets it back."""
+    has_successors: bool = False
+    """Something is sent to the queue when it ends: links, or the rest of a chain."""
     is_dead: bool = False
     task: asyncio.Task[None] | None = None
 

@@ -8,3 +8,6 @@ from contextvars import ContextVar
 from workers.inference.answer import Outcome
 
 current_outcome: ContextVar[Outcome | Exception] = ContextVar("current_outcome")
+
+current_tag: ContextVar[str | None] = ContextVar("current_tag", default=None)
+"""The delivery that a result stored on this thread ends."""

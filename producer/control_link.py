@@ -1,0 +1,66 @@
+"""The commands about jobs that are in the fleet, and about dead letters; otherwise as :mod:`producer.link`."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from redis.exceptions import NoScriptError, RedisError
+
+from producer import keys
+from producer.connection import was_cut_off
+from producer.dead_letters import CHUNK_LETTERS
+from producer.link import Link
+from producer.script import ScriptRun
+
+
+class ControlLink(Link):
+    """What :class:`~producer.link.Link` is, with these commands added."""
+
+    def cancel(self, run: ScriptRun) -> Sequence[bytes]:
+        """Run the cancel script; sent once more when a kept connection was dead."""
+        try:
+            return cast("Sequence[bytes]", self._run(run))
+        except RedisError as error:
+            if not was_cut_off(error):
+                raise
+        return cast("Sequence[bytes]", self._run(run))
+
+    def replay(self, run: ScriptRun) -> bytes:
+        """Run the replay script."""
+        return cast("bytes", self._run(run))
+
+    def _run(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
+        try:
+            return self._redis.evalsha(run.script.sha, len(run.keys), *run.keys, *run.arguments)
+        except NoScriptError:
+            return self._redis.eval(run.script.text, len(run.keys), *run.keys, *run.arguments)
+
+    def letter(self, letter_id: str) -> bytes | None:
+        """One dead letter."""
+        return cast("bytes | None", self._redis.hget(keys.DEAD_LETTERS, letter_id))
+
+    def letter_ids(self, first: int, last: int) -> list[bytes]:
+        """Ids by their place in the index, the latest first; -1 is the last place."""
+        return cast("list[bytes]", self._redis.zrevrange(keys.DEAD_LETTER_INDEX, first, last))
+
+    def letters(self, first: int, last: int) -> list[bytes | None]:
+        """Dead letters by their place in the index; None for one that was removed meanwhile."""
+        ids = self.letter_ids(first, last)
+        return cast("list[bytes | None]", self._redis.hmget(keys.DEAD_LETTERS, ids)) if ids else []
+
+    def purge(self, letter_ids: Sequence[str]) -> int:
+        """Remove these letters; how many there were."""
+        purged = 0
+        for start in range(0, len(letter_ids), CHUNK_LETTERS):
+            some = letter_ids[start : start + CHUNK_LETTERS]
+            with self._redis.pipeline() as transaction:
+                transaction.hdel(keys.DEAD_LETTERS, *some)
+                transaction.zrem(keys.DEAD_LETTER_INDEX, *some)
+                purged += int(transaction.execute()[0])
+        return purged
+
+    def purge_all(self) -> int:
+        """Remove every letter; how many there were."""
+        with self._redis.pipeline() as transaction:
+            transaction.hlen(keys.DEAD_LETTERS)
+            transaction.delete(keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX)
+            return int(transaction.execute()[0])

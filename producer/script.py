@@ -1,0 +1,30 @@
+"""Lua scripts of this package, and one run of each as data: what is sent is decided without a connection."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script and the name under which a server remembers it."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The script in ``<name>.lua``."""
+        text = files("producer").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRun:
+    """One run of a script, which is all or nothing."""
+
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[str | bytes | int]

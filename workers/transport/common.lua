@@ -1,0 +1,157 @@
+-- Prepended to every script of this folder. What a lease entry and a redelivery record look like is known only here.
+--
+-- lease entry        "<claim number> <lane step> <delivery> <retries> <claimed at> <worker>\n<message>"
+-- redelivery record  "<deaths> <retries> <1 when suspect>\n<history: one JSON object a line>", by SHA-1 of the message
+-- parked, suspect    "<lane step>\n<message>"
+
+local function seconds_now()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1000000
+end
+
+local function split(entry)
+  local at = string.find(entry, '\n', 1, true)
+  return string.sub(entry, 1, at - 1), string.sub(entry, at + 1)
+end
+
+local function read_lease(entry)
+  local head, message = split(entry)
+  local number, step, delivery, retries, claimed_at, worker =
+    string.match(head, '^(%d+) (%d+) (%d+) (%d+) ([%d.]+) (.*)$')
+  return {
+    number = tonumber(number), step = step, delivery = tonumber(delivery), retries = tonumber(retries),
+    claimed_at = claimed_at, worker = worker, message = message
+  }
+end
+
+-- Fresh for ever: the counter alone is not, because a server that lost its last writes counts the same numbers again.
+local function new_tag(consumer, now, number)
+  return string.format('%s.%.0f.%012d', consumer, now * 1000000, number)
+end
+
+local function claim_number(tag)
+  return tonumber(string.match(tag, '(%d+)$'))
+end
+
+-- A message whose attempts never went wrong has no record, so the normal path costs one HLEN.
+local function read_record(redelivery, message)
+  local none = {deaths = 0, retries = 0, suspect = false, history = ''}
+  if redis.call('HLEN', redelivery) == 0 then
+    return none
+  end
+  local stored = redis.call('HGET', redelivery, redis.sha1hex(message))
+  if not stored then
+    return none
+  end
+  local head, history = split(stored)
+  local deaths, retries, suspect = string.match(head, '^(%d+) (%d+) (%d)$')
+  return {deaths = tonumber(deaths), retries = tonumber(retries), suspect = suspect == '1', history = history}
+end
+
+-- Whether a message is to be run apart. Above the last delivery nothing is run any more: anybody may answer it.
+local function is_apart(record, max_deliveries)
+  return record.suspect and record.deaths < max_deliveries
+end
+
+-- To the consuming end: of the suspects when it is run apart, of its own lane otherwise.
+local function put_back(places, step, message, record, max_deliveries)
+  if is_apart(record, max_deliveries) then
+    redis.call('RPUSH', places.suspects, step .. '\n' .. message)
+  else
+    redis.call('RPUSH', places.lanes[step], message)
+  end
+end
+
+-- Whole milliseconds, at least one: the server takes no others.
+local function milliseconds(seconds)
+  return string.format('%.0f', math.max(1, math.ceil(seconds * 1000)))
+end
+
+local function write_record(redelivery, message, record, lifetime_seconds)
+  local head = record.deaths .. ' ' .. record.retries .. ' ' .. (record.suspect and '1' or '0')
+  redis.call('HSET', redelivery, redis.sha1hex(message), head .. '\n' .. record.history)
+  redis.call('EXPIRE', redelivery, lifetime_seconds)
+end
+
+local function add_history(record, lease, event, now)
+  local line = cjson.encode({
+    at = string.format('%.6f', now), claimed_at = lease.claimed_at, worker = lease.worker,
+    delivery = lease.delivery, event = event
+  })
+  record.history = record.history == '' and line or record.history .. '\n' .. line
+end
+
+local function ring(doorbell)
+  if redis.call('LLEN', doorbell) == 0 then
+    redis.call('LPUSH', doorbell, '1')
+    redis.call('EXPIRE', doorbell, 3600)
+  end
+end
+
+-- The end of a lease by its holder; false when it is not (or no longer) the holder's: the fence.
+local function settle(leases, leased, redelivery, tag)
+  if redis.call('ZREM', leases, tag) == 0 then
+    return false
+  end
+  if redis.call('HLEN', redelivery) > 0 then
+    local entry = redis.call('HGET', leased, tag)
+    if entry then
+      local _, message = split(entry)
+      redis.call('HDEL', redelivery, redis.sha1hex(message))
+    end
+  end
+  redis.call('HDEL', leased, tag)
+  return true
+end
+
+local function holds_any(leases, consumer)
+  local prefix = consumer .. '.'
+  for _, tag in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+    if string.sub(tag, 1, #prefix) == prefix then
+      return true
+    end
+  end
+  return false
+end
+
+-- Takes these leases out and returns them, the last claimed first: pushed to the consuming end in this order, the
+-- first claimed is the first to be claimed again.
+local function take_out(leases, leased, tags)
+  local taken = {}
+  for _, tag in ipairs(tags) do
+    if redis.call('ZREM', leases, tag) == 1 then
+      local entry = redis.call('HGET', leased, tag)
+      redis.call('HDEL', leased, tag)
+      if entry then
+        local lease = read_lease(entry)
+        lease.tag = tag
+        taken[#taken + 1] = lease
+      end
+    end
+  end
+  table.sort(taken, function(one, other) return one.number > other.number end)
+  return taken
+end
+
+-- A delivery that ended in the death of its holder: counted, written down, and back to its place; or aside, when it is
+-- suspected of having killed the holder and has a delivery left. Above the last delivery nothing was run: nothing is
+-- counted, or a worker that dies again and again while it answers would make the record grow for ever.
+local function count_death(places, lease, event, is_suspect, now, max_deliveries, lifetime_seconds)
+  local record = read_record(places.redelivery, lease.message)
+  if record.deaths < max_deliveries then
+    record.deaths = record.deaths + 1
+    add_history(record, lease, event, now)
+    local has_one_left = record.deaths == max_deliveries - 1
+    record.suspect = record.suspect or is_suspect or has_one_left
+    write_record(places.redelivery, lease.message, record, lifetime_seconds)
+  end
+  put_back(places, lease.step, lease.message, record, max_deliveries)
+end
+
+local function lanes_by_step(first_key, first_argument, count)
+  local lanes = {}
+  for offset = 0, count - 1 do
+    lanes[ARGV[first_argument + offset]] = KEYS[first_key + offset]
+  end
+  return lanes
+end

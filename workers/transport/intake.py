@@ -1,0 +1,137 @@
+"""From free slots to messages: claims, parses and screens, and acts on every fate but delivery."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workers.transport.arrivals import Arrival, Fate, Rules, judge, parse, screenable
+from workers.transport.lease_store import Claim, Release, Screening
+from workers.transport.leases import Leases
+from workers.transport.ledger import Held
+from workers.transport.server_clock import ServerClock
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one claim leaves to deliver."""
+
+    arrivals: tuple[Arrival, ...]
+    is_last: bool
+    """Nothing more to claim at this moment: wait for the doorbell."""
+    may_block: bool
+    """False while suspects are run apart: the doorbell is for others then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is taken, and how much."""
+
+    queue: str
+    """Celery's name of it."""
+    slots: int
+    """Jobs held at most."""
+    batch_max_jobs: int
+    """Jobs in one claim at most."""
+
+
+class Intake:
+    """The consuming side of one queue in this process. Only the hub's thread claims; any thread may acknowledge."""
+
+    def __init__(self, leases: Leases, clock: ServerClock, limits: Limits) -> None:
+        self.store = leases.store
+        self.ledger = leases.ledger
+        self.clock = clock
+        self.queue = limits.queue
+        self.is_claiming = True
+        self._slots = limits.slots
+        self._batch_max_jobs = limits.batch_max_jobs
+        self._acknowledged: deque[str] = deque()
+
+    @property
+    def credit(self) -> int:
+        """Jobs that fit now."""
+        return max(0, self._slots - len(self.ledger)) if self.is_claiming else 0
+
+    def acknowledge(self, tag: str) -> None:
+        """A message is done without a result of its own; it leaves Redis with the next claim."""
+        if self.ledger.drop(tag) is not None:
+            self._acknowledged.append(tag)
+
+    def hand_back(self, tag: str) -> None:
+        """A message is refused by Celery, for another worker."""
+        if self.ledger.drop(tag) is not None:
+            self.store.release([tag], Release.HAND_BACK)
+
+    def flush(self) -> None:
+        """Acknowledge what waits for a claim that may not come."""
+        if self._acknowledged:
+            self._claim(0)
+
+    def next_batch(self) -> Batch:
+        """Claim once; at most what fits."""
+        credit = min(self.credit, self._batch_max_jobs)
+        if not credit:
+            self.flush()
+            return Batch((), is_last=True, may_block=False)
+        claim = self._claim(credit)
+        self.clock.heard(claim.server_seconds)
+        arrivals = tuple(self._admitted(claim))
+        is_last = claim.is_isolating or len(claim.messages) < credit
+        return Batch(arrivals, is_last=is_last, may_block=not claim.is_isolating)
+
+    def _claim(self, credit: int) -> Claim:
+        acknowledge = []
+        while self._acknowledged:
+            acknowledge.append(self._acknowledged.popleft())
+        try:
+            return self.store.claim(credit, len(self.ledger), acknowledge)
+        except BaseException:
+            self._acknowledged.extend(acknowledge)  # acknowledging twice changes nothing
+            raise
+
+    def _admitted(self, claim: Claim) -> Iterator[Arrival]:
+        parsed = [parse(message) for message in claim.messages]
+        for message, item in zip(claim.messages, parsed, strict=True):
+            # Entered before anything can fail: what is in the ledger is handed back when this process ends.
+            self.ledger.add(Held(message, None if isinstance(item, str) else item[1] or None))
+        job_ids = screenable(parsed)
+        answers = dict(zip(job_ids, self.store.screen(job_ids), strict=True)) if job_ids else {}
+        rules = Rules(self.queue, self.store.policy.max_deliveries, claim.server_seconds, self.clock.offset_seconds)
+        for message, item in zip(claim.messages, parsed, strict=True):
+            job_id = "" if isinstance(item, str) else item[1]
+            arrival = judge(message, item, answers.get(job_id, (Screening.RUN, "")), rules)
+            self.ledger.add(arrival.held)
+            if arrival.fate in {Fate.DELIVER, Fate.REVOKE}:
+                yield arrival
+            else:
+                self._settle(arrival)
+
+    def _settle(self, arrival: Arrival) -> None:
+        held = arrival.held
+        match arrival.fate:
+            case Fate.ACKNOWLEDGE:
+                log.info("has a result already", extra={"action": "job_settled", "job_id": held.job_id})
+                self.acknowledge(held.tag)
+                self.store.forget_cancels([held.job_id] if held.job_id else [])
+            case Fate.PARK:
+                self.ledger.drop(held.tag)
+                self.store.release([held.tag], Release.PARK, delay_seconds=arrival.delay_seconds)
+            case _:
+                if held.dead_letter is not None and self.store.bury(held.tag, held.dead_letter):
+                    letter_id = held.dead_letter.letter_id
+                    log.error("no message: see fleet dead show %s", letter_id, extra={"action": "message_quarantined"})
+                self.ledger.drop(held.tag)
+
+    def deliver(self, arrivals: Sequence[Arrival], give: Callable[[Arrival], Any]) -> None:
+        """Hand arrivals over one by one; when that fails, those that are left go back at once."""
+        left = deque(arrivals)
+        try:
+            while left:
+                give(left.popleft())
+        finally:
+            for arrival in left:
+                self.hand_back(arrival.held.tag)

@@ -1,0 +1,30 @@
+"""What finishing threads and the result backend need to end a delivery: the store, and what is held."""
+
+from dataclasses import dataclass
+
+from workers.transport.lease_store import Finish, FinishStatus, LeaseStore
+from workers.transport.ledger import Held, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The leases of this process."""
+
+    store: LeaseStore
+    ledger: Ledger
+
+    def end(self, ends: list[Finish]) -> dict[str, FinishStatus]:
+        """Store results and acknowledge, fenced; by tag what became of each.
+
+        Raises:
+            redis.exceptions.RedisError: nothing is known; repeating is safe.
+        """
+        statuses = dict(zip((end.tag for end in ends), self.store.finish(ends), strict=True)) if ends else {}
+        for tag in statuses:
+            self.ledger.drop(tag)
+        return statuses
+
+    def held_for(self, job_id: str, tag: str | None) -> Held | None:
+        """The delivery that a result of this job ends: the one under ``tag`` if that is this job's, else its latest."""
+        held = self.ledger.get(tag) if tag is not None else None
+        return held if held is not None and held.job_id == job_id else self.ledger.of_job(job_id)

@@ -1,0 +1,82 @@
+"""Everything of this package that one worker process needs, put together."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from producer import keys
+from workers.transport.cancel_listener import CancelListener
+from workers.transport.channel import install
+from workers.transport.intake import Intake, Limits
+from workers.transport.keeper import Callbacks, LeaseKeeper
+from workers.transport.lease_store import LeasePolicy, LeaseStore
+from workers.transport.leases import Leases
+from workers.transport.ledger import Ledger
+from workers.transport.server_clock import ServerClock
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What a worker process takes, and how much."""
+
+    model: str
+    worker: str
+    """Celery node name."""
+    slots: int
+    """Jobs that it holds at most."""
+    batch_max_jobs: int
+    """Jobs that one claim takes at most."""
+    policy: LeasePolicy
+
+
+class LeaseService:
+    """Takes over ``redis://`` of this process; keeps its leases from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, connect: Callable[[], "redis.Redis"], consumption: Consumption) -> None:
+        self._connect = connect
+        self._names = keys.QueueKeys(consumption.model)
+        self._consumption = consumption
+        # Fresh for each process: what a dead one held must never look like ours.
+        self._consumer = f"{uuid.uuid4().hex}-"
+        self.clock = ServerClock()
+        self.ledger = Ledger(consumption.policy.lease_seconds)
+        self.store = self._make_store()
+        self.leases = Leases(self.store, self.ledger)
+        self.intake = Intake(
+            self.leases,
+            self.clock,
+            Limits(keys.queue(consumption.model), consumption.slots, consumption.batch_max_jobs),
+        )
+        install(self.intake)
+        self._keeper: LeaseKeeper | None = None
+        self._listener: CancelListener | None = None
+
+    def _make_store(self) -> LeaseStore:
+        consumption = self._consumption
+        return LeaseStore(
+            self._connect(),
+            consumption.model,
+            consumption.policy,
+            consumer=self._consumer,
+            worker=consumption.worker,
+        )
+
+    def start(self, callbacks: Callbacks) -> None:
+        """Start the threads; each has a connection of its own."""
+        self._keeper = LeaseKeeper(self._make_store(), self.ledger, callbacks)
+        self._listener = CancelListener(self._connect(), self._names, self.ledger, callbacks.on_cancelled)
+        self._keeper.start()
+        self._listener.start()
+
+    def stop_claiming(self) -> None:
+        """Take nothing more; safe in a signal handler."""
+        self.intake.is_claiming = False
+
+    def stop(self) -> None:
+        """End the threads."""
+        if self._keeper is not None:
+            self._keeper.stop()
+        if self._listener is not None:
+            self._listener.stop()

@@ -74,11 +74,16 @@ class Supervisor:
     run_folder: str
     _children: list[Child] = field(default_factory=list, init=False)
     _signals: int = field(default=0, init=False)
+    _is_hurried: bool = field(default=False, init=False)
     _exit_code: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """Keep the workers running until SIGTERM or SIGINT, or until one cannot be started."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Keep the workers running until SIGTERM, SIGINT or SIGQUIT, or until one cannot be started.
+
+        The first asks running jobs to be finished within the drain budget; SIGQUIT, or a second signal, gives them back
+        to the queue at once.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
         self._children = [Child(slot, f"{self.run_folder}/ready-{slot.index}") for slot in self.slots]
         for child in self._children:
@@ -90,7 +95,8 @@ class Supervisor:
         self._stop_all()
         return self._exit_code
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._is_hurried = self._is_hurried or number == signal.SIGQUIT or self._signals > 0
         self._signals += 1
 
     def _start(self, child: Child) -> None:
@@ -160,15 +166,16 @@ class Supervisor:
         return exit_code == EXIT_CONFIGURATION or never_worked or too_often
 
     def _stop_all(self) -> None:
-        self._tell_all(signal.SIGTERM)
-        deadline = time.monotonic() + self.drain_timeout_seconds + STOP_GRACE_SECONDS
-        seen_signals = self._signals
-        while self._living() and time.monotonic() < deadline:
-            if self._signals > seen_signals:  # asked again: running jobs go back to the queue at once
-                seen_signals = self._signals
-                deadline = min(deadline, time.monotonic() + STOP_GRACE_SECONDS)
-                self._tell_all(signal.SIGTERM)
-            time.sleep(POLL_SECONDS)
+        if not self._is_hurried:
+            self._tell_all(signal.SIGTERM)
+            deadline = time.monotonic() + self.drain_timeout_seconds + STOP_GRACE_SECONDS
+            while self._living() and time.monotonic() < deadline and not self._is_hurried:
+                time.sleep(POLL_SECONDS)
+        if self._is_hurried:
+            self._tell_all(signal.SIGQUIT)
+            deadline = time.monotonic() + STOP_GRACE_SECONDS
+            while self._living() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
         for child in self._children:
             self._kill_group(child)
             self._forget_ready(child)

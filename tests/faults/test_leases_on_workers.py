@@ -221,6 +221,27 @@ def test_a_second_sigterm_hands_back_at_once_and_counts_nothing(
         assert {producer.result(job, timeout_seconds=60).attempt for job in jobs} == {1}
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM]])
+def test_a_fleet_in_a_hurry_hands_back_what_runs(
+    redis_url: str, client: "redis.Redis", tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    """Asked of the supervisor: SIGQUIT, or SIGTERM twice; the drain budget of 30 s is not waited for."""
+    fleet = fleet_at(redis_url, tmp_path, seconds_per_token=1.0)
+    with fleet, Producer(redis_url) as producer:
+        submitted(producer, 10)
+        eventually(lambda: fleet.metric("fleet_active_jobs") == 10, what="all jobs run")
+        assert fleet.process is not None
+        asked_at = time.monotonic()
+        for number in signals:
+            fleet.process.send_signal(number)
+            # One signal of a kind is pending at a time: the second is sent when the first was taken.
+            eventually(lambda: '"ready"' not in fleet.page("/ready")[1], what="it stops")
+        assert fleet.process.wait(25) == 0
+        assert time.monotonic() - asked_at < 20
+        assert client.llen(lane("sim", Priority.NORMAL)) == 10
+        assert client.exists(QueueKeys("sim").leases, QueueKeys("sim").redelivery) == 0
+
+
 def test_a_job_that_found_no_room_comes_back_later(redis_url: str, client: "redis.Redis", tmp_path: Path) -> None:
     """A reservation leaked on retry wedging a queue: here a job that is put off holds no slot and no lease."""
     with fleet_at(redis_url, tmp_path) as fleet, Producer(redis_url) as producer:

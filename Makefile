@@ -4,7 +4,7 @@ SHELL := /bin/bash
 bin := .venv/bin
 manifests := pyproject.toml producer/pyproject.toml scripts/install.sh
 
-.PHONY: help demo test check lint types imports clean
+.PHONY: help demo test chaos check lint types imports clean
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -21,6 +21,9 @@ demo: .venv/.runtime ## a real fleet on this machine: server, worker with vLLM, 
 
 test: .venv/.dev ## every test, with the real vLLM engine, a real server and real workers (ARGS="-k pool")
 	@scripts/test.sh $(ARGS)
+
+chaos: .venv/.dev ## faults on real processes, every scenario; reports in .fleet/chaos (ARGS="--scenario mixed --seed 7")
+	@$(bin)/python -m tests.chaos $(ARGS)
 
 lint: .venv/.dev
 	@$(bin)/ruff check . && $(bin)/ruff format --check .

@@ -169,11 +169,7 @@ class Finisher:
         return self._trace(job, finished)
 
     def _put_off(self, job: PoolJob, later: Later) -> None:
-        release = self._leases.store.release
-        self._until_redis_is_back(
-            lambda: release([job.tag], Release.RETRY, reason=later.reason, delay_seconds=later.delay_seconds)
-        )
-        self._leases.ledger.drop(job.tag)
+        self._until_redis_is_back(lambda: self._leases.put_off(job.tag, later.reason, later.delay_seconds))
         job.callbacks.put_off(later.reason)
         self._listeners.on_done(job, later)
 

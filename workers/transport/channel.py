@@ -1,4 +1,4 @@
-"""Kombu's Redis transport with leases: it stands in for ``redis://`` and ``rediss://`` in a worker process.
+"""Kombu's Redis transports with leases: they stand in for ``redis://`` and its kin in a worker process.
 
 Only the consuming side of the fleet's queue differs. Publishing, control messages, events and replies stay kombu's,
 so URLs, Flower and ``inspect`` see what they know. ``tests/contracts/test_kombu_internals.py`` holds kombu to what
@@ -19,8 +19,6 @@ from redis.exceptions import ResponseError
 from producer import keys
 from workers.transport.arrivals import Arrival, Fate
 from workers.transport.intake import Batch, Intake
-
-ALIASES: Final = ("redis", "rediss")
 
 
 class LeaseQoS(kombu_redis.QoS):
@@ -161,17 +159,29 @@ class LeaseChannel(kombu_redis.Channel):
             self._flush_brpop_reauth()
 
 
+class SentinelLeaseChannel(LeaseChannel, kombu_redis.SentinelChannel):
+    """The same on the server that the sentinels call the master."""
+
+
+_KINDS: Final = {
+    "redis": (LeaseChannel, kombu_redis.Transport),
+    "rediss": (LeaseChannel, kombu_redis.Transport),
+    "sentinel": (SentinelLeaseChannel, kombu_redis.SentinelTransport),
+}
+"""By the addresses' scheme."""
+
+
 def install(intake: Intake) -> None:
-    """Make ``redis://`` and ``rediss://`` of this process consume ``intake``'s queue under leases."""
-    channel = type("Channel", (LeaseChannel,), {"intake": intake, "__module__": __name__})
-    transport = type("Transport", (kombu_redis.Transport,), {"Channel": channel, "__module__": __name__})
-    for alias in ALIASES:
-        TRANSPORT_ALIASES[alias] = lambda: transport  # type: ignore[assignment]  # kombu calls what is callable
+    """Make ``redis://``, ``rediss://`` and ``sentinel://`` of this process consume ``intake``'s queue under leases."""
+    for alias, (channel, transport) in _KINDS.items():
+        own_channel = type("Channel", (channel,), {"intake": intake, "__module__": __name__})
+        own = type("Transport", (transport,), {"Channel": own_channel, "__module__": __name__})
+        TRANSPORT_ALIASES[alias] = lambda own=own: own  # type: ignore[assignment, misc]  # kombu calls what is callable
         _transport_cache.pop(alias, None)
 
 
 def uninstall() -> None:
     """Give the names back to kombu."""
-    for alias in ALIASES:
-        TRANSPORT_ALIASES[alias] = "kombu.transport.redis:Transport"
+    for alias, (_, transport) in _KINDS.items():
+        TRANSPORT_ALIASES[alias] = f"{transport.__module__}:{transport.__qualname__}"
         _transport_cache.pop(alias, None)

@@ -46,6 +46,8 @@ class LeaseKeeper:
         self._stopping = threading.Event()
         self._renew_at = 0.0
         self._well_since: float | None = None
+        """Since when, in monotonic seconds, every living worker could renew, as far as this one can tell."""
+        self._is_fresh = True
         self._last_tick_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
 
@@ -66,6 +68,7 @@ class LeaseKeeper:
                 if self._well_since is not None:
                     log.warning("leases cannot be renewed: %s", error, extra={"action": "leases_unreachable"})
                 self._well_since = None
+                self._is_fresh = False
                 self._renew_at = 0.0  # the first thing to do when Redis is back
             except Exception:
                 # A keeper that ended in silence would let every lease of this worker expire.
@@ -90,8 +93,7 @@ class LeaseKeeper:
         tags = self._ledger.worth_renewing()
         renewal = self._store.renew(tags)
         for tag in renewal.lost_tags:
-            # Finished meanwhile, or lost: only what is still on the ledger is lost.
-            if (held := self._ledger.drop(tag)) is not None:
+            if (held := self._ledger.lost(tag)) is not None:
                 self._callbacks.on_lost(held)
         if renewal.has_cancels:
             self.look_for_cancels()
@@ -117,7 +119,10 @@ class LeaseKeeper:
 
     def _reap(self, now: float, lease_seconds: float) -> None:
         if self._well_since is None:
-            self._well_since = now
+            # A process that just started has seen no outage, unless the server just started too.
+            up_seconds = self._store.server_uptime_seconds() if self._is_fresh else 0.0
+            self._well_since = now - min(up_seconds, lease_seconds)
+            self._is_fresh = False
         # After an outage every lease has expired. Whoever lives renews at once; only then is the rest the dead's.
         if now - self._well_since < lease_seconds:
             return

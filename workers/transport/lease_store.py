@@ -265,6 +265,11 @@ class LeaseStore:
         if job_ids:
             self._client.hdel(self._keys.cancels, *job_ids)
 
+    def server_uptime_seconds(self) -> float:
+        """How long the server has been running."""
+        info: Any = self._client.info("server")
+        return float(info["uptime_in_seconds"])
+
     def holds(self, tag: str) -> bool:
         """Whether the lease under this tag still is."""
         return self._client.zscore(self._keys.leases, tag) is not None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workers.transport.lease_store import Finish, FinishStatus, LeaseStore
+from workers.transport.lease_store import Finish, FinishStatus, LeaseStore, Release
 from workers.transport.ledger import Held, Ledger
 
 
@@ -19,10 +19,21 @@ class Leases:
         Raises:
             redis.exceptions.RedisError: nothing is known; repeating is safe.
         """
+        self.ledger.ending(end.tag for end in ends)
         statuses = dict(zip((end.tag for end in ends), self.store.finish(ends), strict=True)) if ends else {}
         for tag in statuses:
             self.ledger.drop(tag)
         return statuses
+
+    def put_off(self, tag: str, reason: str, delay_seconds: float) -> None:
+        """Let the message wait in Redis for another attempt.
+
+        Raises:
+            redis.exceptions.RedisError: nothing is known; repeating is safe.
+        """
+        self.ledger.ending([tag])
+        self.store.release([tag], Release.RETRY, reason=reason, delay_seconds=delay_seconds)
+        self.ledger.drop(tag)
 
     def held_for(self, job_id: str, tag: str | None) -> Held | None:
         """The delivery that a result of this job ends: the one under ``tag`` if that is this job's, else its latest."""

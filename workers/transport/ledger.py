@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ class Held:
     """Monotonic seconds."""
     in_pool: Any = None
     """The pool's own object for it, once the pool has it."""
+    is_ending: bool = False
+    """Its end is on the way to the server: when its lease is gone, that may be why."""
     is_cancelled: bool = False
     """Nobody wants it any more; set before the pool had it, the pool does not start it."""
 
@@ -75,6 +78,18 @@ class Ledger:
         """The entry of a job: of its latest delivery, should it have two."""
         with self._lock:
             return self._by_tag.get(self._by_job.get(job_id, ""))
+
+    def ending(self, tags: Iterable[str]) -> None:
+        """The ends of these are about to be sent: whoever sends them hears what became of them."""
+        with self._lock:
+            for tag in tags:
+                if (held := self._by_tag.get(tag)) is not None:
+                    held.is_ending = True
+
+    def lost(self, tag: str) -> Held | None:
+        """The server knows no lease of this tag: the entry, dropped; None when it is over or ending already."""
+        held = self._by_tag.get(tag)
+        return None if held is None or held.is_ending else self.drop(tag)
 
     def drop(self, tag: str) -> Held | None:
         """It is over, one way or another; None when it was already."""

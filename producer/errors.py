@@ -13,7 +13,6 @@
     ├── UnknownDeadLetter   no such dead letter: the id is wrong, or it was replayed or purged
     ├── NotReplayable       this dead letter names no job: look at it, then purge it
     └── InferenceFailed     the fleet answered: the job failed, and why (a code of the closed list)
-        └── EngineBusy      the same for a job that found no engine with room, through all its retries
 """
 
 from collections.abc import Iterable
@@ -99,7 +98,3 @@ class InferenceFailed(FleetError):
     def failure(self) -> Failure:
         """The wire form."""
         return Failure(code=self.code, message=self.message)
-
-
-class EngineBusy(InferenceFailed):
-    """The engine had no room. Celery's autoretry sends the job round again; its caller sees this after the last."""

@@ -38,6 +38,12 @@ class RacingStore(LeaseStore):
     """The real store; lets something happen between the keeper's look at the ledger and the renewal."""
 
     meanwhile: Callable[[], object] = staticmethod(lambda: None)
+    uptime_seconds: float = 0.0
+    """Of the server, by the test's clock."""
+
+    def server_uptime_seconds(self) -> float:
+        """What the keeper reads."""
+        return self.uptime_seconds
 
     def renew(self, tags: Iterable[str]) -> Renewal:
         """Renew, after what happens meanwhile."""

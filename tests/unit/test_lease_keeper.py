@@ -90,8 +90,18 @@ def test_a_job_that_finished_while_leases_were_renewed_is_not_lost(bench: Bench)
     assert bench.is_renewed(running)
 
 
-def test_what_celery_never_brought_to_the_pool_goes_back_uncounted(bench: Bench) -> None:
-    """After one lease: somebody else may do something with it. What runs meanwhile is kept."""
+def test_a_job_whose_end_is_on_the_way_is_not_lost(bench: Bench) -> None:
+    """Its lease ended on the server, whose reply is not here yet: who sent the end hears what became of it."""
+    [ending] = bench.hold_in_pool("ending")
+    bench.ledger.ending(ending.tag)
+    bench.store.finish([end(ending.tag, "ending")])
+    bench.turn(bench.keeper())
+    assert bench.lost == []
+    assert bench.ledger.entries() == [ending]
+
+
+def test_what_celery_never_brought_to_the_pool_goes_back_and_is_counted(bench: Bench) -> None:
+    """After one lease: somebody else may do something with it, but not for ever. What runs meanwhile is kept."""
     [stranded] = bench.hold("stranded")
     [running] = bench.hold_in_pool("running")
     keeper = bench.keeper()
@@ -101,7 +111,8 @@ def test_what_celery_never_brought_to_the_pool_goes_back_uncounted(bench: Bench)
     assert bench.ledger.entries() == [running]
     assert bench.lost == []
     [again] = bench.queue.store("two").claim(1, held=0).messages
-    assert (again.raw, again.delivery) == (stranded.message.raw, 1)
+    assert (again.raw, again.delivery) == (stranded.message.raw, 2)
+    assert [attempt["event"] for attempt in again.history] == ["it never reached the worker's pool"]
 
 
 # Cancellations.
@@ -152,12 +163,20 @@ def test_leases_of_the_dead_are_handed_back(bench: Bench) -> None:
 
 
 def test_nothing_is_reaped_before_one_lease_has_passed(bench: Bench) -> None:
-    """A keeper that starts cannot know who could not renew until now: whoever lives does so within a lease."""
+    """The server has just started, so nobody could renew until now: whoever lives does so within a lease."""
     bench.leave_dead("a")
     keeper = bench.keeper()
     bench.turn(keeper, times=int(LEASE_SECONDS / TURN_SECONDS))
     assert bench.reaped == []
     bench.turn(keeper)
+    assert bench.reaped == [1]
+
+
+def test_a_fresh_worker_on_a_server_that_was_up_reaps_at_once(bench: Bench) -> None:
+    """It has seen no outage: in a storm of kills every worker is fresh, and somebody must reap."""
+    bench.racing.uptime_seconds = LEASE_SECONDS
+    bench.leave_dead("a")
+    bench.turn(bench.keeper())
     assert bench.reaped == [1]
 
 

@@ -149,7 +149,7 @@ class Finisher:
 
     def _finish(self, job: PoolJob, finished: Finished) -> Any:  # noqa: ANN401 - (failed, value, runtime) or None
         """What Celery's tracer says; None when there is nothing to write for the group."""
-        if self._leases.ledger.get(job.tag) is None:
+        if not self._leases.ledger.ending(job.tag):
             # Lost or answered while this waited: nothing would fence what Celery writes now.
             if not job.is_dead:
                 self._listeners.on_lost(job)

@@ -87,7 +87,6 @@ class LeaseKeeper:
             self._renew()
             self._renew_at = now + lease_seconds / RENEWALS_PER_LEASE
         self._reap(now, lease_seconds)
-        self._last_tick_at = max(now, self._last_tick_at)
 
     def _renew(self) -> None:
         tags = self._ledger.worth_renewing()
@@ -115,7 +114,8 @@ class LeaseKeeper:
             is_fresh = time.monotonic() - held.claimed_at < self._store.policy.lease_seconds
             if held.in_pool is None and held.tag not in renewed and not is_fresh:
                 self._ledger.drop(held.tag)
-                self._store.release([held.tag], Release.HAND_BACK)
+                # Counted: a message that never gets there must not go round for ever.
+                self._store.release([held.tag], Release.SUSPECT, reason="it never reached the worker's pool")
 
     def _reap(self, now: float, lease_seconds: float) -> None:
         if self._well_since is None:

@@ -19,7 +19,8 @@ class Leases:
         Raises:
             redis.exceptions.RedisError: nothing is known; repeating is safe.
         """
-        self.ledger.ending(end.tag for end in ends)
+        for end in ends:
+            self.ledger.ending(end.tag)
         statuses = dict(zip((end.tag for end in ends), self.store.finish(ends), strict=True)) if ends else {}
         for tag in statuses:
             self.ledger.drop(tag)
@@ -31,7 +32,7 @@ class Leases:
         Raises:
             redis.exceptions.RedisError: nothing is known; repeating is safe.
         """
-        self.ledger.ending([tag])
+        self.ledger.ending(tag)
         self.store.release([tag], Release.RETRY, reason=reason, delay_seconds=delay_seconds)
         self.ledger.drop(tag)
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,12 +78,13 @@ class Ledger:
         with self._lock:
             return self._by_tag.get(self._by_job.get(job_id, ""))
 
-    def ending(self, tags: Iterable[str]) -> None:
-        """The ends of these are about to be sent: whoever sends them hears what became of them."""
+    def ending(self, tag: str) -> bool:
+        """Its end is about to be sent, and whoever sends it hears what became of it; False when it is not held."""
         with self._lock:
-            for tag in tags:
-                if (held := self._by_tag.get(tag)) is not None:
-                    held.is_ending = True
+            held = self._by_tag.get(tag)
+            if held is not None:
+                held.is_ending = True
+            return held is not None
 
     def lost(self, tag: str) -> Held | None:
         """The server knows no lease of this tag: the entry, dropped; None when it is over or ending already."""

@@ -55,8 +55,9 @@ class RedisSettings(SettingsGroup):
     """The server that holds queues, results and everything else that is shared."""
 
     url: str = "redis://127.0.0.1:6379/0"
-    """Address of the server, `redis://` or `rediss://` (TLS); the default is a server on this machine. A password in
-    it is never shown."""
+    """Address of the server, `redis://` or `rediss://` (TLS), or of the sentinels that know the master:
+    `sentinel://host:26379,host:26379/master/0`; the default is a server on this machine. A password in it is never
+    shown."""
     connect_timeout_seconds: Seconds = 5.0
     """Seconds to wait for a connection; a server that is up answers in milliseconds, 5 s outlasts a busy network."""
     socket_timeout_seconds: Seconds = 30.0

@@ -1,37 +1,28 @@
 """Every Redis command of the asyncio producer. All raise ``redis.RedisError``; callers say what it means."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from producer import keys
-from producer.connection import client_arguments, database_of, lacks_script, refuse_errors, was_cut_off
+from producer.connection import lacks_script, refuse_errors, was_cut_off
+from producer.redis_client import async_connect, database_of
 from producer.registry import declaration
 from producer.submission import ENQUEUE_SCRIPT, ENQUEUE_SHA, PreparedJob
-
-MAX_CONNECTIONS: Final = 32
-"""Callers share this many connections; a thousand that submit at once queue for them."""
 
 
 class AsyncLink:
     """A pool of connections to the fleet's Redis, for one event loop."""
 
     def __init__(self, redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float) -> None:
-        pool = BlockingConnectionPool.from_url(
+        self._redis = async_connect(
             redis_url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=socket_timeout_seconds,
-            # Retries are ours: the library's would let an unreachable Redis take its time to say so.
-            retry=Retry(NoBackoff(), 0),
-            **client_arguments(connect_timeout_seconds, socket_timeout_seconds),
+            connect_timeout_seconds=connect_timeout_seconds,
+            socket_timeout_seconds=socket_timeout_seconds,
         )
-        self._redis = Redis.from_pool(pool)
-        self.database = database_of(pool.connection_kwargs)
+        self.database = database_of(self._redis)
 
     async def close(self) -> None:
         """Close the connections; idempotent."""

@@ -3,9 +3,6 @@
 from collections.abc import Iterable
 
 import typer
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.connection import (
@@ -13,11 +10,11 @@ from producer.connection import (
     SOCKET_TIMEOUT_SECONDS,
     address,
     asking,
-    client_arguments,
 )
 from producer.doctor import Finding, Level, check_server
 from producer.errors import FleetUnreachable, InvalidRequest
 from producer.queue_counts import QueueCounts, count_queues
+from producer.redis_client import connect
 
 
 def doctor(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
@@ -33,10 +30,10 @@ def doctor(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
 
 def _examine(redis_url: str) -> tuple[list[Finding], list[QueueCounts]]:
     try:
-        client = Redis.from_url(
+        client = connect(
             redis_url,
-            retry=Retry(NoBackoff(), 0),
-            **client_arguments(CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS),
+            connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout_seconds=SOCKET_TIMEOUT_SECONDS,
         )
     except ValueError as error:
         raise InvalidRequest(f"--redis-url: {error}") from error

@@ -22,9 +22,10 @@ from producer.window import Window
 class Producer:
     """Submits jobs and fetches their results; safe to share between threads, and a context manager.
 
-    ``redis_url`` is the fleet's Redis (``redis://``, ``rediss://`` or ``unix://``); nothing is connected before the
-    first call. ``job_record_seconds`` is how long a job's record and its idempotency key are kept,
-    ``result_expires_seconds`` how long the answer of a cancelled job (0: for ever): as the workers keep theirs.
+    ``redis_url`` is the fleet's Redis (``redis://``, ``rediss://``, ``unix://``, or ``sentinel://`` with hosts and the
+    master's name: :mod:`producer.sentinel_address`); nothing is connected before the first call.
+    ``job_record_seconds`` is how long a job's record and its idempotency key are kept, ``result_expires_seconds`` how
+    long the answer of a cancelled job (0: for ever): as the workers keep theirs.
     """
 
     def __init__(

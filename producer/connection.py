@@ -1,6 +1,6 @@
 """How the producers talk to Redis: timeouts, where it is, and what an error of the client library means to a caller."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 
 from producer.errors import FleetUnreachable, SubmitFailed
+from producer.sentinel_address import SentinelAddress, names_sentinels
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 """A Redis that is not there is reported after this long."""
@@ -34,18 +35,10 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 
 
-def client_arguments(connect_timeout_seconds: float, socket_timeout_seconds: float) -> dict[str, Any]:
-    """For ``redis.Redis.from_url`` and its asyncio twin, but for the ``retry``, which has two types."""
-    return {"socket_connect_timeout": connect_timeout_seconds, "socket_timeout": socket_timeout_seconds}
-
-
-def database_of(connection_arguments: Mapping[str, Any]) -> int:
-    """Number of the Redis database that a client works on."""
-    return int(connection_arguments.get("db") or 0)
-
-
 def address(redis_url: str) -> str:
     """Where the URL points, without its password."""
+    if names_sentinels(redis_url):
+        return str(SentinelAddress.parsed(redis_url))
     parts = urlsplit(redis_url)
     return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
 

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from producer import keys
-from producer.connection import client_arguments, database_of, lacks_script, refuse_errors, was_cut_off
+from producer.connection import lacks_script, refuse_errors, was_cut_off
+from producer.redis_client import connect, database_of
 from producer.registry import declaration
 from producer.submission import ENQUEUE_SCRIPT, ENQUEUE_SHA, PreparedJob
 
@@ -19,13 +17,12 @@ class Link:
     """A pool of connections to the fleet's Redis; safe to share between threads."""
 
     def __init__(self, redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float) -> None:
-        # Retries are ours: the library's would let an unreachable Redis take its time to say so.
-        self._redis = Redis.from_url(
+        self._redis = connect(
             redis_url,
-            retry=Retry(NoBackoff(), 0),
-            **client_arguments(connect_timeout_seconds, socket_timeout_seconds),
+            connect_timeout_seconds=connect_timeout_seconds,
+            socket_timeout_seconds=socket_timeout_seconds,
         )
-        self.database = database_of(self._redis.get_connection_kwargs())
+        self.database = database_of(self._redis)
 
     def close(self) -> None:
         """Close the connections that are not in use; idempotent."""

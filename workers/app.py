@@ -11,6 +11,7 @@ from producer.contract import GenerationResult
 from producer.errors import InferenceFailed
 from workers.inference.classify import Failed
 from workers.pool.outcome import current_outcome
+from workers.transport.broker_address import backend_url, broker_settings
 from workers.transport.leases import Leases
 
 PUBLISH_RETRY_POLICY: Final = {"max_retries": 600, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0}
@@ -39,7 +40,7 @@ def make_app(settings: AppSettings, leases: Leases | None = None) -> Celery:
     """
     app = Celery("fleet", set_as_current=True)
     app.conf.update(_conf(settings))
-    app.backend.leases = leases
+    app.backend.address, app.backend.leases = settings.redis_url, leases
     register_generate(app)
     return app
 
@@ -80,18 +81,16 @@ def _conf(settings: AppSettings) -> dict[str, Any]:
         "socket_timeout": settings.socket_timeout_seconds,
         "socket_connect_timeout": settings.connect_timeout_seconds,
     }
-    return {
-        "broker_url": settings.redis_url,
-        "broker_transport_options": timeouts
-        | {
-            "priority_steps": sorted(keys.PRIORITY_STEPS.values()),
-            "queue_order_strategy": "priority",
-        },
+    transport_options = timeouts | {
+        "priority_steps": sorted(keys.PRIORITY_STEPS.values()),
+        "queue_order_strategy": "priority",
+    }
+    return broker_settings(settings.redis_url, transport_options, settings.connect_timeout_seconds) | {
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever: an operator sleeps
         # Jobs go on while Redis is away; their results wait.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "result_backend": f"workers.backend:FleetBackend+{settings.redis_url}",
+        "result_backend": f"workers.backend:FleetBackend+{backend_url(settings.redis_url)}",
         "result_backend_transport_options": timeouts,
         "redis_socket_timeout": settings.socket_timeout_seconds,
         "redis_socket_connect_timeout": settings.connect_timeout_seconds,

@@ -11,7 +11,10 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 from celery.states import READY_STATES
+from redis import Redis
 
+from producer.redis_client import connect
+from producer.sentinel_address import names_sentinels
 from workers.pool.outcome import current_tag
 from workers.transport.lease_store import Finish, FinishStatus
 from workers.transport.leases import Leases
@@ -22,10 +25,27 @@ class FleetBackend(RedisBackend):
 
     leases: Leases | None = None
     """Set in a worker process."""
+    address: str | None = None
+    """Where ``result_backend`` says less: that setting is shown to whoever inspects a worker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
         super().__init__(*args, **kwargs)
         self._local = threading.local()
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> Any:  # noqa: ANN401 - Celery's
+        # For Celery, sentinels are several addresses; for us they are one, which ``connect`` reads.
+        return defaults if names_sentinels(url) else super()._params_from_url(url, defaults)
+
+    def _create_client(self, **params: Any) -> Redis:  # noqa: ANN401 - Celery's
+        return connect(
+            self.address or self.url,
+            connect_timeout_seconds=params["socket_connect_timeout"],
+            socket_timeout_seconds=params["socket_timeout"],
+        )
+
+    def as_uri(self, include_password: bool = False) -> str:  # noqa: FBT001, FBT002 - Celery's signature
+        """The address; by default without a password."""
+        return self.url if names_sentinels(self.url) else str(super().as_uri(include_password))
 
     def on_task_call(self, producer: object, task_id: str) -> None:
         """No SUBSCRIBE per published task."""

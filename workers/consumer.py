@@ -1,12 +1,15 @@
 """Celery's consumer, except that a message which cannot be understood is answered instead of only logged.
 
+It also lets a server that does not write for a while have that while.
+
 Stock Celery acknowledges an undecodable body without a result and logs the body; a body of the wrong shape ends the
 worker. Here both, and an unknown task, become a FAILURE for the caller, without the body in the log.
 """
 
 import logging
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from celery import signals
 from celery.app.task import Context
@@ -15,8 +18,12 @@ from celery.worker.request import Request
 
 from producer.contract import FailureCode
 from producer.errors import InferenceFailed
+from workers.transport.broker_connection import WritesRefused
 
 log = logging.getLogger(__name__)
+
+REFUSED_PAUSE_SECONDS: Final = 1.0
+"""Before a server that does not write now is asked again."""
 
 
 class DecodedRequest(Request):
@@ -31,6 +38,13 @@ class DecodedRequest(Request):
 
 class FleetConsumer(Consumer):
     """Named by the ``worker_consumer`` setting."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """The connection broke; where the server refuses to write, the next one would come too soon."""
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, WritesRefused):
+            log.warning("the server does not write now: %s", exc, extra={"action": "writes_refused"})
+            time.sleep(REFUSED_PAUSE_SECONDS)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - Celery's
         """The stock handler, with what it does not expect of a message's shape turned into an answer."""
@@ -52,6 +66,11 @@ class FleetConsumer(Consumer):
         """The body decodes, but is not (args, kwargs, embed), or its content type is not accepted."""
         self._answer(message, f"the message is not a Celery task message: {exc}")
         signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ANN401, ARG002 - Celery's
+        """It names no task; stock Celery would log the body, and forget the caller."""
+        self._answer(message, "the message names no task; generation is fleet.generate")
+        signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ANN401, ARG002 - Celery's
         """No such task here."""

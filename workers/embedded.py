@@ -81,8 +81,10 @@ class EmbeddedServer:
 
     def _answers(self, client: redis.Redis) -> bool:
         try:
-            # Somebody else's server on this port answers too: ours is the one that keeps its data in our folder.
-            return str(client.config_get("dir")["dir"]) == str(self.folder.resolve())
+            # Somebody else's server on this port answers too: ours is the one that keeps its data in our folder. And
+            # it answers this while it still loads its data.
+            is_ours = str(client.config_get("dir")["dir"]) == str(self.folder.resolve())
+            return is_ours and not client.info("persistence")["loading"]
         except redis.exceptions.RedisError:
             return False
 

@@ -1,14 +1,22 @@
 """The Celery app that Flower loads: no tasks, the broker of ``CELERY_BROKER_URL``, the fleet's priority lanes."""
 
 import os
+from typing import Final
 
 from celery import Celery
 
 from producer import keys
+from workers.transport.broker_address import broker_settings
 
-app = Celery("fleet", broker=os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0"))
-app.conf.update(
-    accept_content=["json"],
-    # Flower adds up a queue's lanes, so it must know how they are called.
-    broker_transport_options={"priority_steps": sorted(keys.PRIORITY_STEPS.values())},
-)
+# Flower adds up a queue's lanes, so it must know how they are called.
+LANES: Final = {"priority_steps": sorted(keys.PRIORITY_STEPS.values())}
+
+SENTINEL_TIMEOUT_SECONDS: Final = 2.0
+
+address: Final = os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
+settings: Final = broker_settings(address, LANES, SENTINEL_TIMEOUT_SECONDS)
+# Celery takes the variable rather than the app's settings, and for sentinels it has another form of address.
+os.environ["CELERY_BROKER_URL"] = settings["broker_url"]
+
+app = Celery("fleet")
+app.conf.update(accept_content=["json"], **settings)

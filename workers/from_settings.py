@@ -3,8 +3,10 @@
 import os
 
 import psutil
+from redis import Redis
 
-from config.settings import Settings
+from config.settings import RedisSettings, Settings
+from producer.redis_client import connect
 from workers.app import AppSettings
 from workers.cpu_defaults import with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig
@@ -25,6 +27,16 @@ def make_engine(settings: Settings) -> Engine:
     if not os.environ.get("CUDA_VISIBLE_DEVICES"):
         options = with_cpu_defaults(options, os.environ, psutil.virtual_memory().available)
     return VllmEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
+
+
+def connection(settings: RedisSettings, *, retries: int = 1) -> Redis:
+    """A client of the fleet's Redis, not connected yet; ``retries`` of a command whose connection was cut."""
+    return connect(
+        settings.url,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        socket_timeout_seconds=settings.socket_timeout_seconds,
+        retries=retries,
+    )
 
 
 def concurrency(settings: Settings, engine: Engine) -> int:

@@ -13,14 +13,13 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 from celery import Celery, signals
 from celery.worker import state as celery_state
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from config.errors import SettingsError
 from config.loading import load_settings
@@ -30,7 +29,7 @@ from workers.app import make_app
 from workers.engine.base import EngineError, EngineOptionsInvalid
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
-from workers.from_settings import app_settings, concurrency, consumption, make_engine
+from workers.from_settings import app_settings, concurrency, connection, consumption, make_engine
 from workers.inference.answer import Answerer
 from workers.journal import Journal, Lifetimes
 from workers.logs import set_up_logging
@@ -136,7 +135,9 @@ class WorkerProcess:
             client, self._node, Lifetimes(settings.results.job_record_seconds, settings.results.expires_seconds)
         )
         journal.start()
-        service = LeaseService(self._connect, consumption(settings, self._node, self._host.engine))
+        # A claim that is sent twice claims twice: its own errors are what it is tried again by.
+        connect = partial(connection, settings.redis, retries=0)
+        service = LeaseService(connect, consumption(settings, self._node, self._host.engine))
         app = make_app(app_settings(settings), service.leases)
         worker = self._celery_worker(app, self._pool_runtime(service, journal))
         self._host.on_death(self._on_engine_death)
@@ -151,13 +152,7 @@ class WorkerProcess:
         return self._finish(int(worker.exitcode or 0))
 
     def _connect(self) -> "redis.Redis":
-        settings = self._settings.redis
-        return redis.Redis.from_url(
-            settings.url,
-            socket_connect_timeout=settings.connect_timeout_seconds,
-            socket_timeout=settings.socket_timeout_seconds,
-            retry=Retry(NoBackoff(), 1),
-        )
+        return connection(self._settings.redis)
 
     def _pool_runtime(self, service: LeaseService, journal: Journal) -> PoolRuntime:
         settings = self._settings.worker

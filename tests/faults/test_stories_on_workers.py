@@ -86,6 +86,17 @@ def test_a_refused_request_has_a_result(redis_url: str, client: "redis.Redis", t
         eventually(lambda: nothing_is_left(client), what="nothing is left")
 
 
+def test_a_job_that_nobody_waits_for_is_run_once(redis_url: str, client: "redis.Redis", tmp_path: Path) -> None:
+    """Without a result there was nothing to acknowledge with: such a job came back after its worker had stopped."""
+    with fleet_at(redis_url, tmp_path, worker__concurrency=1) as fleet, fleet.celery() as app:
+        request = {"model": "sim", "prompt": "x", "sampling": LONG}
+        app.send_task("fleet.generate", args=[request], queue=queue("sim"), ignore_result=True)
+        eventually(lambda: fleet.metric("fleet_active_jobs") == 1, what="it runs")
+        assert fleet.stop() == 0
+    assert nothing_is_left(client)
+    assert "go back to the queue" not in fleet.log.read_text()
+
+
 def test_an_engine_never_sees_one_request_id_twice(redis_url: str, client: "redis.Redis", tmp_path: Path) -> None:
     """An engine request id reused on redelivery: the engine refused it, or mixed two attempts of one job.
 

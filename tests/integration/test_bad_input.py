@@ -21,12 +21,17 @@ def client(fleet: RunningFleet) -> Iterator["redis.Redis"]:
         yield connected
 
 
+LEFT_OUT = object()
+"""Stands for a header that is not there."""
+
+
 def push(client: "redis.Redis", fleet: RunningFleet, **changes: Any) -> str:  # noqa: ANN401 - parts of a message
     """Push a message by hand, with parts of it replaced; its id."""
     job = new_job(GenerationRequest(model=fleet.served, prompt="x", sampling=SamplingOptions(max_tokens=1)))
     message = json.loads(task_message(job).at(0.0))
     headers = changes.pop("headers", {})
-    message["headers"] |= headers
+    merged = message["headers"] | headers
+    message["headers"] = {name: value for name, value in merged.items() if value is not LEFT_OUT}
     message |= changes
     client.lpush(keys.queue(fleet.served), json.dumps(message))
     client.lpush(keys.queue(fleet.served) + keys.PRIORITY_SEPARATOR + "3", task_message(new_job(job.request)).at(0.0))
@@ -60,6 +65,7 @@ def is_serving(fleet: RunningFleet, producer: Producer) -> bool:
         ({"body": '[[{"model": "m"}], {}, {}]'}, "exactly one of prompt"),
         ({"content-type": "application/x-python-serialize", "body": "cos\nsystem\n"}, "not a Celery task message"),
         ({"headers": {"task": "no.such.task"}}, "no task 'no.such.task'"),
+        ({"headers": {"task": LEFT_OUT}}, "names no task"),
         ({"headers": {"eta": "tomorrow"}}, "invalid ETA"),
     ],
 )

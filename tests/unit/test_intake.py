@@ -150,6 +150,23 @@ def test_a_claim_that_fails_keeps_its_acknowledgements(desk: Desk) -> None:
     assert desk.queue.leftovers() == []
 
 
+def test_claims_whose_reply_was_lost_go_back_uncounted(desk: Desk) -> None:
+    """Nobody here knows of them: without this they would wait for their leases to end, as deaths of their worker."""
+    intake = desk.intake()
+    [done] = desk.hold("done")
+    intake.acknowledge(done.tag)
+    desk.queue.push(job_message("a"), job_message("b"))
+    desk.failing.replies_to_lose = 1
+    with pytest.raises(redis.exceptions.ConnectionError):
+        intake.next_batch()
+    arrivals = intake.next_batch().arrivals
+    assert [(arrival.held.job_id, arrival.held.message.delivery) for arrival in arrivals] == [("a", 1), ("b", 1)]
+    for arrival in arrivals:
+        intake.acknowledge(arrival.held.tag)
+    intake.flush()
+    assert desk.queue.leftovers() == []
+
+
 def test_acknowledging_twice_changes_nothing(desk: Desk) -> None:
     """Where the first claim's reply was lost."""
     intake = desk.intake()

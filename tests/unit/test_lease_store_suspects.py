@@ -93,14 +93,18 @@ def test_suspects_share_an_engine_in_groups(queue: LeaseQueue) -> None:
 
 def test_the_last_delivery_is_alone(queue: LeaseQueue) -> None:
     """Neither after others nor before others in one claim: who dies then has only itself to blame."""
-    queue.push(b"first time")
-    late = queue.store("late").claim(1, held=0)
+    late, doomed = queue.store("late"), queue.store("doomed")
+    queue.push(b"behind", b"before")
+    behind, before = tags(late.claim(2, held=0).messages)
     make_suspects(queue, b"a", b"b")
-    run_down(queue, deaths=1)
-    queue.store("late").release(tags(late.messages), Release.SUSPECT)
+    last = tags(doomed.claim(8, held=0).messages)
+    late.release([behind], Release.SUSPECT)
+    doomed.release(last, Release.SUSPECT)
+    late.release([before], Release.SUSPECT)
+    assert queue.waiting_apart() == [b"before", b"a", b"b", b"behind"]
     store = queue.store()
-    groups = [raws(store.claim(8, held=0).messages) for _ in range(3)]
-    assert groups == [[b"first time"], [b"a"], [b"b"]]
+    groups = [raws(store.claim(8, held=0).messages) for _ in range(4)]
+    assert groups == [[b"before"], [b"a"], [b"b"], [b"behind"]]
 
 
 def test_one_that_kills_engines_is_found_and_its_batch_mates_are_answered(queue: LeaseQueue) -> None:
@@ -165,10 +169,10 @@ def test_nobody_joins_suspects_when_one_of_them_is_handed_back(queue: LeaseQueue
     queue.push(b"innocent")
     one, two = queue.store("one"), queue.store("two")
     first, second = tags(one.claim(8, held=0).messages)
-    one.release([first], Release.HAND_BACK)
+    one.release([second], Release.HAND_BACK)
     assert raws(two.claim(1, held=0).messages) == [b"innocent"]
     assert one.claim(8, held=1).messages == ()
-    one.release([second], Release.HAND_BACK)
+    one.release([first], Release.HAND_BACK)
     assert raws(two.claim(8, held=0).messages) == [b"a", b"b"]
 
 

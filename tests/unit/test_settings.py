@@ -53,7 +53,7 @@ def test_unknown_fields_are_refused_by_every_group(group: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("redis__url", "http://host", "must start with redis:// or rediss://"),
+        ("redis__url", "http://host", "must start with redis://, rediss:// or sentinel://"),
         ("redis__url", "redis://", "HOST:PORT/DATABASE"),
         ("redis__url", "redis://host:port/0", "HOST:PORT/DATABASE"),
         ("redis__url", "redis://host:0/0", "HOST:PORT/DATABASE"),

@@ -125,6 +125,9 @@ class Finisher:
                 if result is not None:
                     traced.append((job, finished, result))
             statuses = self._until_redis_is_back(self._backend.flush)
+        if silent := [job.tag for job, _, _ in traced if job.tag not in statuses]:
+            # Here and not by Celery's acknowledgement alone, which its main loop makes: it may have ended.
+            self._until_redis_is_back(lambda: self._leases.acknowledge(silent))
         for job, finished, (failed, value, _) in traced:
             if statuses.get(job.tag) is FinishStatus.FENCED:
                 self._listeners.on_lost(job)

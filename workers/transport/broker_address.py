@@ -6,10 +6,10 @@ from urllib.parse import quote
 from producer.sentinel_address import SCHEME, SentinelAddress, names_sentinels, place_of
 
 
-def broker_settings(redis_url: str, options: dict[str, Any], sentinel_options: dict[str, Any]) -> dict[str, Any]:
-    """Celery's ``broker_url`` and ``broker_transport_options``.
+def broker_settings(redis_url: str, options: dict[str, Any], sentinel_timeout_seconds: float) -> dict[str, Any]:
+    """Celery's ``broker_url`` and ``broker_transport_options``, which ``options`` are a part of.
 
-    ``options`` are the transport's for any address, ``sentinel_options`` those of connections to sentinels.
+    A sentinel that does not answer within ``sentinel_timeout_seconds`` is passed over.
 
     Raises:
         ValueError: it is no address.
@@ -19,11 +19,20 @@ def broker_settings(redis_url: str, options: dict[str, Any], sentinel_options: d
     address = SentinelAddress.parsed(redis_url)
     login = _login(address)
     asked = [f"{SCHEME}{login}{place_of(host, port)}/{address.database}" for host, port in address.sentinels]
-    sentinel_options = sentinel_options | {"password": address.sentinel_password}
-    return {
-        "broker_url": ";".join(asked),
-        "broker_transport_options": options | {"master_name": address.master_name, "sentinel_kwargs": sentinel_options},
+    # What workers tell of themselves holds these options: plain values only. None is no retries of the library's.
+    sentinel_options = {
+        "password": address.sentinel_password,
+        "retry": None,
+        "socket_connect_timeout": sentinel_timeout_seconds,
+        "socket_timeout": sentinel_timeout_seconds,
     }
+    master = {"master_name": address.master_name, "sentinel_kwargs": sentinel_options}
+    return {"broker_url": ";".join(asked), "broker_transport_options": options | master}
+
+
+def backend_url(redis_url: str) -> str:
+    """The address as Celery may show it: of one with options it masks no password."""
+    return str(SentinelAddress.parsed(redis_url)) if names_sentinels(redis_url) else redis_url
 
 
 def _login(address: SentinelAddress) -> str:

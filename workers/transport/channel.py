@@ -13,11 +13,16 @@ from typing import Any, ClassVar, Final
 from celery.worker import state as worker_state
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, virtual
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from producer import keys
 from workers.transport.arrivals import Arrival, Fate
+from workers.transport.broker_connection import (
+    PatientConnection,
+    PatientMasterConnection,
+    PatientSSLConnection,
+    WritesRefused,
+)
 from workers.transport.intake import Batch, Intake
 
 
@@ -80,6 +85,8 @@ class LeaseChannel(kombu_redis.Channel):
     """See the module."""
 
     QoS = LeaseQoS
+    connection_class: Any = PatientConnection
+    connection_class_ssl: Any = PatientSSLConnection
     intake: ClassVar[Intake]
     _in_poll: Any
     _awaits_doorbell = False
@@ -125,7 +132,7 @@ class LeaseChannel(kombu_redis.Channel):
         except ResponseError as error:
             # Read-only after a failover, out of memory, or no room on its disk: the server may be well again later,
             # and Celery reconnects for that as it does for a server that is gone.
-            raise RedisConnectionError(str(error)) from error
+            raise WritesRefused(str(error)) from error
 
     def _give(self, arrival: Arrival) -> None:
         if arrival.fate is not Fate.REVOKE:
@@ -162,6 +169,9 @@ class LeaseChannel(kombu_redis.Channel):
 class SentinelLeaseChannel(LeaseChannel, kombu_redis.SentinelChannel):
     """The same on the server that the sentinels call the master."""
 
+    connection_class: Any = PatientMasterConnection
+    connection_class_ssl: Any = kombu_redis.SentinelManagedSSLConnection
+
 
 _KINDS: Final = {
     "redis": (LeaseChannel, kombu_redis.Transport),
@@ -176,7 +186,7 @@ def install(intake: Intake) -> None:
     for alias, (channel, transport) in _KINDS.items():
         own_channel = type("Channel", (channel,), {"intake": intake, "__module__": __name__})
         own = type("Transport", (transport,), {"Channel": own_channel, "__module__": __name__})
-        TRANSPORT_ALIASES[alias] = lambda own=own: own  # type: ignore[assignment, misc]  # kombu calls what is callable
+        TRANSPORT_ALIASES[alias] = lambda own=own: own  # type: ignore[assignment]  # kombu calls what is callable
         _transport_cache.pop(alias, None)
 
 

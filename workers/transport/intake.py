@@ -50,6 +50,7 @@ class Intake:
         self._slots = limits.slots
         self._batch_max_jobs = limits.batch_max_jobs
         self._acknowledged: deque[str] = deque()
+        self._is_in_doubt = False
 
     @property
     def credit(self) -> int:
@@ -88,10 +89,21 @@ class Intake:
         while self._acknowledged:
             acknowledge.append(self._acknowledged.popleft())
         try:
-            return self.store.claim(credit, len(self.ledger), acknowledge)
+            if self._is_in_doubt:
+                self._hand_back_unknown(done=acknowledge)
+            claim = self.store.claim(credit, len(self.ledger), acknowledge)
         except BaseException:
             self._acknowledged.extend(acknowledge)  # acknowledging twice changes nothing
+            # The server may have claimed for us, and only its reply was lost.
+            self._is_in_doubt = True
             raise
+        self._is_in_doubt = False
+        return claim
+
+    def _hand_back_unknown(self, done: Sequence[str]) -> None:
+        unknown = [tag for tag in self.store.own_tags() if self.ledger.get(tag) is None and tag not in done]
+        if unknown and (count := self.store.release(unknown, Release.HAND_BACK)):
+            log.info("%d claims whose reply was lost go back", count, extra={"action": "claims_handed_back"})
 
     def _admitted(self, claim: Claim) -> Iterator[Arrival]:
         parsed = [parse(message) for message in claim.messages]

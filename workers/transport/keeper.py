@@ -12,7 +12,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from workers.transport.lease_store import LeaseStore, Release
+from workers.transport.lease_store import REAP_LIMIT, LeaseStore, Release
 from workers.transport.ledger import Held, Ledger
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS: Final = 0.25
 """Between two looks for expired leases; a job of a dead worker waits this much longer than its lease at most."""
 RENEWALS_PER_LEASE: Final = 3
+MAX_REAPS_PER_TICK: Final = 50
+"""Calls in a row when many leases have expired, each short for the server; our own are renewed between two ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,12 @@ class LeaseKeeper:
         # After an outage every lease has expired. Whoever lives renews at once; only then is the rest the dead's.
         if now - self._well_since < lease_seconds:
             return
-        reaped = self._store.reap()
-        if reaped:
-            log.warning("%d leases had expired", len(reaped), extra={"action": "leases_reaped"})
-            self._callbacks.on_reaped(len(reaped))
+        total = 0
+        for _ in range(MAX_REAPS_PER_TICK):
+            count = len(self._store.reap())
+            total += count
+            if count < REAP_LIMIT:
+                break
+        if total:
+            log.warning("%d leases had expired", total, extra={"action": "leases_reaped"})
+            self._callbacks.on_reaped(total)

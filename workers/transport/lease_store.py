@@ -149,6 +149,11 @@ class LeaseStore:
         """Whether this consumer claimed under this tag; kombu's own tags are others."""
         return isinstance(tag, str) and tag.startswith(f"{self._consumer}.")
 
+    def own_tags(self) -> list[str]:
+        """Tags of every lease that this consumer has on the server; looks at the leases of all consumers."""
+        tags: Any = self._client.hkeys(self._keys.leased)
+        return [tag.decode() for tag in tags if self.is_own(tag.decode())]
+
     def claim(self, credit: int, held: int, acknowledge: Sequence[str] = ()) -> Claim:
         """Acknowledge ``acknowledge`` and claim up to ``credit`` messages, while the consumer holds ``held``."""
         names = self._keys

@@ -26,6 +26,16 @@ class Leases:
             self.ledger.drop(tag)
         return statuses
 
+    def acknowledge(self, tags: list[str]) -> None:
+        """These are done, and nobody asked for a result.
+
+        Raises:
+            redis.exceptions.RedisError: nothing is known; repeating is safe.
+        """
+        self.store.claim(0, 0, tags)
+        for tag in tags:
+            self.ledger.drop(tag)
+
     def put_off(self, tag: str, reason: str, delay_seconds: float) -> None:
         """Let the message wait in Redis for another attempt.
 

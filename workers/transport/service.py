@@ -1,10 +1,12 @@
 """Everything of this package that one worker process needs, put together."""
 
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
+from redis.exceptions import RedisError
 
 from producer import keys
 from workers.transport.cancel_listener import CancelListener
@@ -15,6 +17,8 @@ from workers.transport.lease_store import LeasePolicy, LeaseStore
 from workers.transport.leases import Leases
 from workers.transport.ledger import Ledger
 from workers.transport.server_clock import ServerClock
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,11 @@ class LeaseService:
         self.intake.is_claiming = False
 
     def stop(self) -> None:
-        """End the threads."""
+        """End the threads; what is done without a result is acknowledged."""
+        try:
+            self.intake.flush()
+        except RedisError as error:
+            log.warning("not acknowledged: %s", error, extra={"action": "acknowledgements_lost"})
         if self._keeper is not None:
             self._keeper.stop()
         if self._listener is not None:

@@ -1,0 +1,59 @@
+"""One client for every form of the fleet's address: ``redis://``, ``rediss://``, ``unix://`` and ``sentinel://``."""
+
+from typing import Any, Final
+
+from redis import Redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from producer.sentinel_address import SentinelAddress, names_sentinels
+from producer.sentinels import async_master_client, master_client
+
+MAX_ASYNC_CONNECTIONS: Final = 32
+"""Callers share this many connections; a thousand that submit at once queue for them."""
+
+
+def connect(
+    redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float, retries: int = 0
+) -> Redis:
+    """A client; nothing is connected before its first command. Threads may share it.
+
+    ``retries`` are the library's, at once and on a new connection: none, where it should say soon that Redis is away.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    arguments: dict[str, Any] = {
+        "socket_connect_timeout": connect_timeout_seconds,
+        "socket_timeout": socket_timeout_seconds,
+        "retry": Retry(NoBackoff(), retries),
+    }
+    if names_sentinels(redis_url):
+        return master_client(SentinelAddress.parsed(redis_url), arguments)
+    return Redis.from_url(redis_url, **arguments)
+
+
+def async_connect(redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float) -> AsyncRedis:
+    """A client for one event loop; nothing is connected before its first command.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    arguments: dict[str, Any] = {
+        "socket_connect_timeout": connect_timeout_seconds,
+        "socket_timeout": socket_timeout_seconds,
+        "retry": AsyncRetry(NoBackoff(), 0),
+        "max_connections": MAX_ASYNC_CONNECTIONS,
+        "timeout": socket_timeout_seconds,
+    }
+    if names_sentinels(redis_url):
+        return async_master_client(SentinelAddress.parsed(redis_url), arguments)
+    return AsyncRedis.from_pool(BlockingConnectionPool.from_url(redis_url, **arguments))
+
+
+def database_of(client: Redis | AsyncRedis) -> int:
+    """Number of the Redis database that the client works on."""
+    return int(client.get_connection_kwargs().get("db") or 0)

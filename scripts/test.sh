@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test, in four pytest sessions side by side; with arguments, one session with those.
+# Every test, in five pytest sessions side by side; with arguments, one session with those.
 #
 # Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session.
 set -uo pipefail
@@ -16,7 +16,10 @@ start() { # name, arguments
 }
 start engines -m vllm tests/contracts tests/integration/test_demo.py
 start vllm-fleet -m vllm --ignore=tests/contracts --ignore=tests/integration/test_demo.py
-start faults -m 'not vllm' --ignore=tests/integration
+start units -m 'not vllm' --ignore=tests/integration --ignore=tests/faults/test_leases_on_workers.py \
+  --ignore=tests/faults/test_stories_on_workers.py --ignore=tests/faults/test_chaos_short.py
+start workers tests/faults/test_leases_on_workers.py tests/faults/test_stories_on_workers.py \
+  tests/faults/test_chaos_short.py
 start simulated -m 'not vllm' tests/integration
 
 status=0

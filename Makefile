@@ -4,7 +4,7 @@ SHELL := /bin/bash
 bin := .venv/bin
 manifests := pyproject.toml producer/pyproject.toml scripts/install.sh
 
-.PHONY: help demo test chaos check lint types imports clean
+.PHONY: help demo test faults chaos check lint types imports clean
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -19,8 +19,11 @@ help: ## what each target does
 demo: .venv/.runtime ## a real fleet on this machine: server, worker with vLLM, Flower; runs a job set and stops (ARGS="--model …")
 	@$(bin)/fleet demo $(ARGS)
 
-test: .venv/.dev ## every test, with the real vLLM engine, a real server and real workers (ARGS="-k pool")
+test: .venv/.dev ## the tests, with the real vLLM engine, a real server and real workers (ARGS="-k pool")
 	@scripts/test.sh $(ARGS)
+
+faults: .venv/.dev ## the slow tests: whole fleets are killed, frozen, cut off (part of check)
+	@scripts/test.sh slow
 
 chaos: .venv/.dev ## faults on real processes, every scenario; reports in .fleet/chaos (ARGS="--scenario mixed --seed 7")
 	@$(bin)/python -m tests.chaos $(ARGS)
@@ -34,7 +37,7 @@ types: .venv/.dev
 imports: .venv/.dev
 	@$(bin)/lint-imports
 
-check: lint types imports test ## all that CI runs
+check: lint types imports test faults ## all that CI runs
 
 clean: ## removes .venv and .fleet
 	@rm -rf .venv .fleet

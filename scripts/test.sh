@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Every test, in five pytest sessions side by side; with arguments, one session with those.
+# Tests in pytest sessions side by side: every test but the slow ones, or with "slow" those. Other arguments: one
+# session with them.
 #
 # Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -eq 0 ] || exec .venv/bin/pytest "$@"
+[ $# -eq 0 ] || [ "$1" = slow ] || exec .venv/bin/pytest "$@"
 
 logs=$(mktemp -d) && trap 'rm -rf "$logs"' EXIT
 declare -A session=()
@@ -14,13 +15,15 @@ start() { # name, arguments
   .venv/bin/pytest -q -p no:cacheprovider "$@" >"$logs/$name" 2>&1 &
   session[$name]=$!
 }
-start engines -m vllm tests/contracts tests/integration/test_demo.py
-start vllm-fleet -m vllm --ignore=tests/contracts --ignore=tests/integration/test_demo.py
-start units -m 'not vllm' --ignore=tests/integration --ignore=tests/faults/test_leases_on_workers.py \
-  --ignore=tests/faults/test_stories_on_workers.py --ignore=tests/faults/test_chaos_short.py
-start workers tests/faults/test_leases_on_workers.py tests/faults/test_stories_on_workers.py \
-  tests/faults/test_chaos_short.py
-start simulated -m 'not vllm' tests/integration
+if [ "${1:-}" = slow ]; then
+  start workers -m slow tests/faults/test_leases_on_workers.py
+  start suite -m slow tests --ignore=tests/faults/test_leases_on_workers.py
+else
+  start engines -m vllm tests/contracts tests/integration/test_demo.py
+  start vllm-fleet -m vllm --ignore=tests/contracts --ignore=tests/integration/test_demo.py
+  start units -m 'not vllm and not slow' --ignore=tests/integration
+  start simulated -m 'not vllm and not slow' tests/integration
+fi
 
 status=0
 for name in "${!session[@]}"; do

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.run import run
 from tests.chaos.scenarios import SHORT
 from tests.chaos.stand import Plan
 from tests.chaos.stock import DEFAULT_VISIBILITY_SECONDS
+
+pytestmark = pytest.mark.slow
 
 SEED = 11
 

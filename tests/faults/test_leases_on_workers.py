@@ -18,6 +18,8 @@ from producer.keys import QueueKeys, lane, result
 from tests.running import RunningFleet, simulated
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 LONG = {"max_tokens": 200, "temperature": 0.0, "ignore_eos": True}
 SIDE_KEYS = ("leases", "leased", "redelivery", "suspects", "isolation", "delayed", "cancels")
 

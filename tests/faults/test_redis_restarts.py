@@ -1,5 +1,6 @@
 """Redis goes away and comes back: every job gets its result, callers hear of it, no worker dies."""
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -86,24 +87,33 @@ def test_results_that_were_ready_while_the_server_was_away_are_kept(
 
 
 def test_an_outage_longer_than_a_lease_runs_nothing_twice(durable_server: EmbeddedServer, tmp_path: Path) -> None:
-    """Every lease has run out when the server is back: whoever lives renews first, and only then is anything reaped."""
-    lease_seconds = 1.0
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    busy = simulated(durable_server.url, tmp_path / "a", seconds_per_token=0.2)
-    idle = simulated(durable_server.url, tmp_path / "b", seconds_per_token=0.2)
-    for fleet in (busy, idle):
-        fleet.options = dict(fleet.options) | {"worker.lease_seconds": lease_seconds}
+    """Every lease has run out when the server is back: whoever lives renews first, and only then is anything reaped.
+
+    Meanwhile jobs go on, results wait, and producers hear at once that the server is away. A longer one:
+    ``FLEET_OUTAGE_SECONDS=60 FLEET_OUTAGE_JOBS=100``.
+    """
+    outage_seconds = float(os.environ.get("FLEET_OUTAGE_SECONDS", "3"))
+    job_count = int(os.environ.get("FLEET_OUTAGE_JOBS", "10"))
+    fleets = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        fleet = simulated(durable_server.url, tmp_path / name, seconds_per_token=0.2, max_num_seqs=job_count)
+        fleet.options = dict(fleet.options) | {"worker.lease_seconds": 1.0}
+        fleets.append(fleet)
+    busy, idle = fleets
     with durable_server, busy, busy.producer() as producer:
-        jobs = submitted(producer, 10)
-        eventually(lambda: busy.metric("fleet_active_jobs") == 10, what="all jobs run")
+        jobs = submitted(producer, job_count)
+        eventually(lambda: busy.metric("fleet_active_jobs") == job_count, what="all jobs run")
         with idle:
             durable_server.kill()
             away_since = time.monotonic()
-            eventually(lambda: time.monotonic() > away_since + 3 * lease_seconds, what="three leases")
+            with pytest.raises(SubmitFailed, match="could not be reached"):
+                submitted(producer, 1)
+            eventually(lambda: time.monotonic() > away_since + outage_seconds, seconds=outage_seconds + 5, what="it")
             durable_server.start()
             assert {result.attempt for result in results_of(producer, jobs)} == {1}
             assert idle.metric("fleet_leases_reaped_total") == 0
+            assert results_of(producer, submitted(producer, 1))
 
 
 def test_producers_hear_that_the_server_is_away_and_work_on_when_it_is_back(

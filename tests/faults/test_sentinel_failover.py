@@ -14,6 +14,8 @@ from tests.running import RunningFleet, simulated
 from tests.sentinels import ReplicatedServers
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 JOB_COUNT = 24
 SLOTS = 16
 TOKENS = 30

@@ -14,6 +14,8 @@ from producer.keys import QueueKeys, lane_of_step, queue
 from tests.faults.test_leases_on_workers import LONG, fleet_at, nothing_is_left, submitted
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator["redis.Redis"]:

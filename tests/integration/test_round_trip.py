@@ -109,13 +109,13 @@ def test_urgent_jobs_overtake_the_backlog(simulated_fleet: RunningFleet) -> None
     """The lanes: what is interactive is taken before what is batch, whoever came first."""
     with simulated_fleet.producer() as producer:
         model = simulated_fleet.served
-        sampling = {"max_tokens": 40, "ignore_eos": True}
+        sampling = {"max_tokens": 400, "ignore_eos": True}  # so long that the worker cannot keep up with the submitting
         backlog = [
-            producer.submit(model=model, prompt=f"b{n}", sampling=sampling, priority="batch") for n in range(600)
+            producer.submit(model=model, prompt=f"b{n}", sampling=sampling, priority="batch") for n in range(400)
         ]
         urgent = producer.submit(model=model, prompt="now", sampling=sampling, priority="interactive")
         producer.result(urgent, timeout_seconds=60)
-        waiting = sum(producer.status(job).state is JobState.QUEUED for job in itertools.islice(backlog, 300, None))
+        waiting = sum(producer.status(job).state is JobState.QUEUED for job in itertools.islice(backlog, 200, None))
         assert waiting > 0
         for job in backlog:
             producer.result(job, timeout_seconds=60)

@@ -12,7 +12,7 @@ from tests.contracts.engine_processes import engine_processes, has_ended
 from tests.running import RunningFleet
 from tests.waiting import eventually
 
-LONG = {"max_tokens": 1800, "temperature": 0.0, "ignore_eos": True}
+LONG = {"max_tokens": 900, "temperature": 0.0, "ignore_eos": True}
 
 
 def engine_core_of(worker: psutil.Process) -> psutil.Process:
@@ -34,13 +34,13 @@ def paused(process: psutil.Process) -> Iterator[None]:
 def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
     """Every job is answered, by the restarted worker; the first one said why it ended and left nothing behind."""
     with vllm_fleet.producer() as producer:
-        jobs = [producer.submit(model=vllm_fleet.served, prompt=f"job {n}", sampling=LONG) for n in range(30)]
+        jobs = [producer.submit(model=vllm_fleet.served, prompt=f"job {n}", sampling=LONG) for n in range(16)]
         eventually(lambda: producer.status(jobs[0]).state is not JobState.QUEUED, seconds=90, what="jobs run")
         worker = vllm_fleet.worker_processes()[0]
         family = worker.children(recursive=True)
         engine_core_of(worker).kill()
         results = [producer.result(job, timeout_seconds=200) for job in jobs]
-    assert all(result.usage.completion_tokens == 1800 for result in results)
+    assert all(result.usage.completion_tokens == 900 for result in results)
     gone = [worker, *family]
     eventually(lambda: not any(process.is_running() for process in gone), seconds=90, what="its processes are gone")
     eventually(lambda: "worker 0 ended with 70; restart in" in vllm_fleet.log.read_text(), what="the restart")

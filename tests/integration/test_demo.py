@@ -62,10 +62,9 @@ def test_up_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     with log.open("wb") as output:
         up = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=output, stderr=output)
     try:
-        eventually(lambda: "FLEET_REDIS_URL=" in log.read_text(), what="the fleet is up", seconds=60)
-        said = log.read_text()
-        address = re.search(r"FLEET_REDIS_URL=(\S+)", said)
-        flower = re.search(r"Flower +(http\S+)", said)
+        said = [re.compile(r"FLEET_REDIS_URL=(\S+)"), re.compile(r"Flower +(http\S+)")]
+        eventually(lambda: all(line.search(log.read_text()) for line in said), what="the fleet is up", seconds=60)
+        address, flower = (line.search(log.read_text()) for line in said)
         assert address is not None
         assert flower is not None
         eventually(lambda: page_of(flower[1])[0] == 200, what="Flower answers", seconds=60)

@@ -90,10 +90,10 @@ def test_an_outage_longer_than_a_lease_runs_nothing_twice(durable_server: Embedd
     """Every lease has run out when the server is back: whoever lives renews first, and only then is anything reaped.
 
     Meanwhile jobs go on, results wait, and producers hear at once that the server is away. A longer one:
-    ``FLEET_OUTAGE_SECONDS=60 FLEET_OUTAGE_JOBS=100``.
+    ``OUTAGE_SECONDS=60 OUTAGE_JOBS=100``.
     """
-    outage_seconds = float(os.environ.get("FLEET_OUTAGE_SECONDS", "3"))
-    job_count = int(os.environ.get("FLEET_OUTAGE_JOBS", "10"))
+    outage_seconds = float(os.environ.get("OUTAGE_SECONDS", "3"))
+    job_count = int(os.environ.get("OUTAGE_JOBS", "10"))
     fleets = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -14,6 +14,12 @@ local function split(entry)
   return string.sub(entry, 1, at - 1), string.sub(entry, at + 1)
 end
 
+-- Whether Celery's stored result is a job's last; its first 64 bytes say so.
+local function is_terminal(stored)
+  local status = string.match(string.sub(stored, 1, 64), '"status": ?"(%u+)"')
+  return status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
+end
+
 local function read_lease(entry)
   local head, message = split(entry)
   local number, step, delivery, retries, claimed_at, worker =

@@ -7,11 +7,6 @@
 local leases, leased, redelivery, dead, dead_index = unpack(KEYS, 1, 5)
 local reply = {}
 
-local function is_terminal(stored)
-  local status = string.match(string.sub(stored, 1, 64), '"status": ?"(%u+)"')
-  return status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
-end
-
 for job = 1, #KEYS - 5 do
   local key = KEYS[5 + job]
   local tag, result, lifetime_seconds, dead_id, letter = unpack(ARGV, job * 5 - 4, job * 5)

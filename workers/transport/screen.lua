@@ -9,8 +9,7 @@ local any_cancels = redis.call('EXISTS', KEYS[1]) == 1
 for job = 1, #ARGV do
   reply[job] = 'run'
   local token = any_cancels and redis.call('HGET', KEYS[1], ARGV[job])
-  local status = string.match(redis.call('GETRANGE', KEYS[1 + job], 0, 63), '"status": ?"(%u+)"')
-  if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
+  if is_terminal(redis.call('GETRANGE', KEYS[1 + job], 0, 63)) then
     reply[job] = 'settled'
   elseif token then
     reply[job] = 'cancelled ' .. token

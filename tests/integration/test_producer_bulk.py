@@ -198,7 +198,7 @@ class LosesItsFirstReply(Link):
 
     runs = 0
 
-    def _run(self, run: ScriptRun) -> Any:
+    def _run(self, run: ScriptRun) -> object:
         reply = super()._run(run)
         self.runs += 1
         if self.runs == 1:

@@ -125,6 +125,9 @@ class WorkerSettings(SettingsGroup):
     gpus: Annotated[str, BeforeValidator(parsed_gpus)] = "auto"
     """`all`: every visible GPU; `none`: the CPU; `auto`: every visible GPU, or the CPU where there is none; or indices
     and UUIDs with commas."""
+    engines_per_gpu: int = Field(default=1, ge=1, le=8)
+    """Engines, each in a worker process of its own, that share each GPU (or the CPU) and its memory. A small model
+    leaves a GPU idle while one engine's Python is busy; one engine of a large model fills it, so 1."""
     batch_max_jobs: int = Field(default=64, ge=1, le=1024)
     """Most jobs taken from the queue in one call; 64 fill an engine in a few calls, and no call keeps Redis long."""
     batch_max_wait_ms: int = Field(default=0, ge=0, le=60_000)

@@ -1,6 +1,7 @@
 """From the settings to the parts that a worker process is made of."""
 
 import os
+from typing import Any, Final
 
 import psutil
 from redis import Redis
@@ -8,14 +9,18 @@ from redis import Redis
 from config.settings import RedisSettings, Settings
 from producer.redis_client import connect
 from workers.app import AppSettings
-from workers.cpu_defaults import with_cpu_defaults
+from workers.cpu_defaults import OWN_KV_CACHE_VARIABLE, with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig
+from workers.memory_share import gpu_share, machine_share
+from workers.observe.gpu_memory import gpu_memory_bytes
 from workers.transport.lease_store import LeasePolicy
 from workers.transport.service import Consumption
 
+GIB: Final = 1024**3
 
-def make_engine(settings: Settings) -> Engine:
-    """The engine, not started."""
+
+def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
+    """The engine, not started; one of so many that share its GPU, or the machine's CPU."""
     revision = {"revision": settings.model.revision} if settings.model.revision else {}
     options = dict(settings.engine.options) | revision
     if settings.engine.kind == "simulated":
@@ -24,9 +29,19 @@ def make_engine(settings: Settings) -> Engine:
         return SimulatedEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
     from workers.engine.vllm_engine import VllmEngine
 
-    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        options = with_cpu_defaults(options, os.environ, psutil.virtual_memory().available)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    if gpu:
+        options = gpu_share(options, engines_on_device, gpu_memory_bytes(gpu))
+    else:
+        options = _options_on_cpu(options, engines_on_device)
     return VllmEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
+
+
+def _options_on_cpu(options: dict[str, Any], engines: int) -> dict[str, Any]:
+    if engines > 1 and os.environ.get(OWN_KV_CACHE_VARIABLE, "").isdigit():
+        # vLLM prefers the variable over the option, and would give all of it to each engine.
+        options = options | {"kv_cache_memory_bytes": int(os.environ.pop(OWN_KV_CACHE_VARIABLE)) * GIB}
+    return machine_share(with_cpu_defaults(options, os.environ, psutil.virtual_memory().available), engines)
 
 
 def connection(settings: RedisSettings, *, retries: int = 1) -> Redis:

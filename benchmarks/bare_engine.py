@@ -5,7 +5,6 @@ Reads JSON lines on stdin: first the configuration, then a :class:`Phase` in eac
 """
 
 import asyncio
-import dataclasses
 import json
 import os
 import random
@@ -165,9 +164,9 @@ async def main() -> None:
         llm = launch(config, Path(folder) / "failure")
         try:
             await llm.get_supported_tasks()
-            cache = dataclasses.asdict(llm.vllm_config.cache_config)
             names = ("num_gpu_blocks", "block_size", "kv_cache_size_tokens", "gpu_memory_utilization")
-            ready = {"start_seconds": round(time.monotonic() - started_at, 1)} | {name: cache[name] for name in names}
+            cache = {name: getattr(llm.vllm_config.cache_config, name, None) for name in names}
+            ready = {"start_seconds": round(time.monotonic() - started_at, 1)} | cache
             print(json.dumps(ready), file=answers, flush=True)
             await serve(llm, given["engine"], answers)
         finally:

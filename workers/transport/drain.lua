@@ -40,7 +40,7 @@ local function close_queue(queue)
   for index, turn in pairs(queue.turns) do
     if waits(queue, index) then
       stored[#stored + 1] = queue.steps[index]
-      stored[#stored + 1] = string.format('%.6f %.6f', turn.credit, turn.since)
+      stored[#stored + 1] = string.format('%.9f %.6f', turn.credit, turn.since)
     end
   end
   redis.call('DEL', queue.turns_key)

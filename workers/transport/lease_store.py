@@ -153,7 +153,8 @@ class LeaseStore:
         self._client = client
         self._consumer = consumer
         self._worker = worker
-        self._keys = keys.QueueKeys(model)
+        names = self._keys = keys.QueueKeys(model)
+        self._moving = (names.leases, names.leased, names.redelivery, names.suspects)
         self._steps = sorted(keys.PRIORITY_STEPS.values())
         self._lanes = [keys.lane_of_step(model, step) for step in self._steps]
         self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
@@ -170,15 +171,7 @@ class LeaseStore:
     def claim(self, credit: int, held: int, acknowledge: Sequence[str] = (), room: Room = ANY_ROOM) -> Claim:
         """Acknowledge ``acknowledge`` and claim up to ``credit`` messages, while the consumer holds ``held``."""
         names = self._keys
-        script_keys = [
-            names.leases,
-            names.leased,
-            names.redelivery,
-            names.suspects,
-            names.isolation,
-            names.delayed,
-            names.claim_counter,
-        ]
+        script_keys = [*self._moving, names.isolation, names.delayed, names.claim_counter]
         policy = self.policy
         arguments: list[str | int | float] = [
             self._consumer,
@@ -234,23 +227,14 @@ class LeaseStore:
 
     def reap(self, limit: int = REAP_LIMIT) -> list[str]:
         """Hand up to ``limit`` expired leases back, whoever held them; their tags."""
-        names = self._keys
-        script_keys = [names.leases, names.leased, names.redelivery, names.suspects, *self._lanes]
+        script_keys = [*self._moving, *self._lanes]
         policy = self.policy
         arguments = [limit, policy.max_deliveries, policy.record_lifetime_seconds, *self._steps]
         return [tag.decode() for tag in self._scripts["reap"](script_keys, arguments)]
 
     def release(self, tags: Iterable[str], how: Release, *, reason: str = "", delay_seconds: float = 0.0) -> int:
         """Give leases up without a result; how many of them were still held."""
-        names = self._keys
-        script_keys = [
-            names.leases,
-            names.leased,
-            names.redelivery,
-            names.suspects,
-            names.delayed,
-            names.isolation,
-        ]
+        script_keys = [*self._moving, self._keys.delayed, self._keys.isolation]
         policy = self.policy
         arguments = [
             how.value,

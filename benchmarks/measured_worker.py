@@ -1,8 +1,8 @@
 """A worker process that can be measured from outside: named threads, and a record of its engine's slots.
 
-Started by ``benchmarks.worker_cost`` in place of ``python -m workers.process``, with the same arguments. The kernel then
-shows each Python thread under its own name. With ``BENCHMARK_SLOTS_FILE`` in the environment, that file says when each
-slot of the simulated engine was taken and left: one JSON array ``[monotonic seconds, +1 or -1]`` a line.
+Started by ``benchmarks.worker_cost`` in place of ``python -m workers.process``, with the same arguments. The kernel
+then shows each Python thread under its own name. With ``BENCHMARK_SLOTS_FILE`` in the environment, that file says when
+each slot of the simulated engine was taken and left: one JSON array ``[monotonic seconds, +1 or -1]`` a line.
 """
 
 import ctypes

@@ -33,11 +33,11 @@ class AppSettings:
 
 
 def make_app(settings: AppSettings, leases: Leases | None = None) -> Celery:
-    """A Celery app whose worker serves ``fleet.<model>``; stock but for the consumer and the result backend.
+    """A Celery app whose worker serves ``fleet.<model>``; stock but for consumer, events and result backend.
 
     With ``leases`` its results end deliveries of this process, as a worker's must.
     """
-    app = Celery("fleet", set_as_current=True)
+    app = Celery("fleet", events="workers.events:FleetEvents", set_as_current=True)
     app.conf.update(_conf(settings))
     app.backend.address, app.backend.leases = settings.redis_url, leases
     register_generate(app)

@@ -18,12 +18,16 @@ from celery.worker.request import Request
 
 from producer.contract import FailureCode
 from producer.errors import InferenceFailed
+from workers.paced import Paced
 from workers.transport.broker_connection import WritesRefused
 
 log = logging.getLogger(__name__)
 
 REFUSED_PAUSE_SECONDS: Final = 1.0
 """Before a server that does not write now is asked again."""
+EVENTS_PAUSE_SECONDS: Final = 0.05
+"""Monitors hear of a job this late at most, of many jobs in one message."""
+EVENTS_STOP_SECONDS: Final = 5.0
 
 
 class DecodedRequest(Request):
@@ -38,6 +42,33 @@ class DecodedRequest(Request):
 
 class FleetConsumer(Consumer):
     """Named by the ``worker_consumer`` setting."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        super().__init__(*args, **options)
+        self._telling = Paced("events", EVENTS_PAUSE_SECONDS, self._tell)
+
+    def start(self) -> None:
+        """Until the worker stops."""
+        self._telling.start()
+        super().start()
+
+    def shutdown(self) -> None:
+        """The last thing, when the pool has stopped: what its jobs left to tell is told."""
+        self._telling.stop(EVENTS_STOP_SECONDS)
+        super().shutdown()
+
+    def on_send_event_buffered(self) -> None:
+        """A task event waits; any thread. The main loop has better to do than publish it."""
+        self._telling.notify()
+
+    def _tell(self) -> None:
+        dispatcher = self.event_dispatcher
+        if dispatcher is not None:
+            try:
+                dispatcher.flush()
+            except Exception:
+                # The dispatcher keeps what it cannot send; this is something else, and the next events want telling.
+                log.exception("events not sent", extra={"action": "events_lost"})
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """The connection broke; where the server refuses to write, the next one would come too soon."""

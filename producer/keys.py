@@ -46,9 +46,11 @@ key or channel                          type       meaning and lifetime
                                         set
 ``fleet:models``                        hash       model name to JSON ``{"declared_by": "worker"|"operator",
                                                    "since": seconds}``; for ever
+``fleet:limits``                        hash       model name to the most jobs of it that may wait, over all its
+                                                   lanes; for ever
 ``fleet:job:<id>``                      hash       ``token``, ``model``, ``tenant``, ``priority``,
-                                                   ``enqueued_at``, ``body_digest``; a worker adds ``state``,
-                                                   ``worker``, ``started_at``; :data:`JOB_RECORD_SECONDS`
+                                                   ``enqueued_at``; a worker adds ``state``, ``worker``,
+                                                   ``started_at``; :data:`JOB_RECORD_SECONDS`
 ``fleet:idempotency:<tenant>:<key>``    hash       ``job_id``, ``body_digest``, ``enqueued_at``; as long as
                                                    the job's record
 ``celery-task-meta-<id>``               string     Celery's result, JSON; Celery's ``result_expires``
@@ -74,6 +76,7 @@ JOB_RECORD_SECONDS: Final = 7 * 24 * 3600
 
 MODELS: Final = "fleet:models"
 TENANTS: Final = "fleet:tenants"
+LIMITS: Final = "fleet:limits"
 DEAD_LETTERS: Final = "fleet:dead"
 DEAD_LETTER_INDEX: Final = "fleet:dead:index"
 

@@ -15,7 +15,7 @@ from producer.jobs import CancelOutcome, JobOutcome, JobStatus, ModelDeclaration
 from producer.outcome import answer, not_ready, status_of
 from producer.registry import checked_name, read_models
 from producer.result_feed import ResultFeed
-from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, prepare, read_reply
+from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, enqueue_run, prepare, read_reply
 from producer.window import Window
 
 
@@ -59,9 +59,9 @@ class AsyncProducer:
 
     async def submit(self, request: GenerationRequest | None = None, /, **fields: Any) -> Submission:  # noqa: ANN401 - pydantic checks them
         """Queue one job; see :meth:`producer.Producer.submit`."""
-        job = prepare(as_request(request, fields), self._destination)
+        job = prepare(as_request(request, fields))
         with submitting(self._url):
-            [reply] = await self._link.enqueue([job])
+            reply = await self._link.enqueue(enqueue_run([job], self._destination))
         return read_reply(job, reply)
 
     async def result(self, job: str | Submission, timeout_seconds: float | None = None) -> GenerationResult:

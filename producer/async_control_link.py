@@ -1,13 +1,10 @@
 """The commands about jobs that are in the fleet, and about dead letters; otherwise as :mod:`producer.async_link`."""
 
 from collections.abc import Sequence
-from typing import Any, cast
-
-from redis.exceptions import NoScriptError, RedisError
+from typing import cast
 
 from producer import keys
 from producer.async_link import AsyncLink
-from producer.connection import was_cut_off
 from producer.dead_letters import CHUNK_LETTERS
 from producer.script import ScriptRun
 
@@ -17,22 +14,11 @@ class AsyncControlLink(AsyncLink):
 
     async def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
-        try:
-            return cast("Sequence[bytes]", await self._run(run))
-        except RedisError as error:
-            if not was_cut_off(error):
-                raise
-        return cast("Sequence[bytes]", await self._run(run))
+        return cast("Sequence[bytes]", await self._run_again(run))
 
     async def replay(self, run: ScriptRun) -> bytes:
         """Run the replay script."""
         return cast("bytes", await self._run(run))
-
-    async def _run(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
-        try:
-            return await self._redis.evalsha(run.script.sha, len(run.keys), *run.keys, *run.arguments)
-        except NoScriptError:
-            return await self._redis.eval(run.script.text, len(run.keys), *run.keys, *run.arguments)
 
     async def letter(self, letter_id: str) -> bytes | None:
         """One dead letter."""

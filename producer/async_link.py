@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from producer import keys
-from producer.connection import lacks_script, refuse_errors, was_cut_off
+from producer.connection import refuse_errors, was_cut_off
 from producer.redis_client import async_connect, database_of
 from producer.registry import declaration
-from producer.submission import ENQUEUE_SCRIPT, ENQUEUE_SHA, PreparedJob
+from producer.script import ScriptRun
 
 
 class AsyncLink:
@@ -28,27 +28,24 @@ class AsyncLink:
         """Close the connections; idempotent."""
         await self._redis.aclose()
 
-    async def enqueue(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
-        """Run the enqueue script for each in one round trip; sent once more when a kept connection was dead."""
+    async def enqueue(self, run: ScriptRun) -> bytes:
+        """Run the enqueue script; sent once more when a kept connection was dead."""
+        return cast("bytes", await self._run_again(run))
+
+    async def _run_again(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
+        """Run a script that may run twice: sent once more when a kept connection was dead."""
         try:
-            return await self._enqueue_once(jobs)
+            return await self._run(run)
         except RedisError as error:
             if not was_cut_off(error):
                 raise
-        return await self._enqueue_once(jobs)
+        return await self._run(run)
 
-    async def _enqueue_once(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
-        replies = await self._run_script(jobs)
-        if lacks_script(replies):
-            await self._redis.script_load(ENQUEUE_SCRIPT)
-            replies = await self._run_script(jobs)
-        return refuse_errors(replies)
-
-    async def _run_script(self, jobs: Sequence[PreparedJob]) -> Sequence[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for job in jobs:
-                pipeline.evalsha(ENQUEUE_SHA, len(job.script_keys), *job.script_keys, *job.script_arguments)
-            return await pipeline.execute(raise_on_error=False)
+    async def _run(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
+        try:
+            return await self._redis.evalsha(run.script.sha, len(run.keys), *run.keys, *run.arguments)
+        except NoScriptError:
+            return await self._redis.eval(run.script.text, len(run.keys), *run.keys, *run.arguments)
 
     async def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
         """Whether each has a record, and then its stored result."""

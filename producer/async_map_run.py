@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from producer.async_link import AsyncLink
 from producer.connection import OUTAGE_SECONDS, Outage
 from producer.jobs import JobOutcome
-from producer.submission import Destination, RequestLike
+from producer.submission import Destination, RequestLike, enqueue_run, read_replies
 from producer.tasks import end
 from producer.window import CHUNK_BYTES, CHUNK_JOBS, PULL_SECONDS, IndexedJob, PollSchedule, Window
 
@@ -82,8 +82,9 @@ class AsyncMapRun:
     async def _fill(self) -> None:
         chunk = await self._pull()
         if chunk:
-            replies = await self._outlast(partial(self._link.enqueue, [job.prepared for job in chunk]))
-            self._window.submitted(chunk, replies)
+            jobs = [job.prepared for job in chunk]
+            reply = await self._outlast(partial(self._link.enqueue, enqueue_run(jobs, self._destination)))
+            self._window.submitted(chunk, read_replies(jobs, reply))
 
     async def _pull(self) -> list[IndexedJob]:
         chunk: list[IndexedJob] = []
@@ -94,7 +95,7 @@ class AsyncMapRun:
             request = await self._source.pull(max(0.0, stop_at - time.monotonic()))
             if request is None:
                 break
-            if (job := self._window.take(request, self._destination)) is not None:
+            if (job := self._window.take(request)) is not None:
                 chunk.append(job)
                 size_bytes += job.prepared.size_bytes
             if size_bytes > CHUNK_BYTES or time.monotonic() > stop_at:

@@ -15,7 +15,7 @@ from producer.map_run import MapRun
 from producer.outcome import status_of
 from producer.registry import checked_name, read_models
 from producer.result_wait import ResultWait
-from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, prepare, read_reply
+from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, enqueue_run, prepare, read_reply
 from producer.window import Window
 
 
@@ -68,9 +68,9 @@ class Producer:
             UnknownModel: no worker ever served the model and no operator declared it.
             SubmitFailed: Redis could not be reached, or refused.
         """
-        job = prepare(as_request(request, fields), self._destination)
+        job = prepare(as_request(request, fields))
         with submitting(self._url):
-            [reply] = self._link.enqueue([job])
+            reply = self._link.enqueue(enqueue_run([job], self._destination))
         return read_reply(job, reply)
 
     def result(self, job: str | Submission, timeout_seconds: float | None = None) -> GenerationResult:

@@ -1,6 +1,6 @@
 """How the producers talk to Redis: timeouts, where it is, and what an error of the client library means to a caller."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    NoScriptError,
     RedisError,
 )
 from redis.exceptions import (
@@ -80,11 +79,6 @@ def submitting(redis_url: str) -> Iterator[None]:
 
 def _reason(error: RedisError) -> str:
     return str(error).rstrip(".") or type(error).__name__
-
-
-def lacks_script(replies: Iterable[object]) -> bool:
-    """Whether the server does not have the script (it restarted, or never saw it)."""
-    return any(isinstance(reply, NoScriptError) for reply in replies)
 
 
 def refuse_errors(replies: Sequence[Any]) -> Sequence[Any]:

@@ -52,6 +52,9 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """The whole encoded request, in bytes of JSON."""
 MAX_NAME_CHARACTERS: Final = 256
 
+_OTHER_PROMPTS: Final = 2
+"""Ways to give a prompt that a request does not use: there are three."""
+
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS)]
 MetadataValue = Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS)]
@@ -142,8 +145,9 @@ class GenerationRequest(StrictModel):
 
     @model_validator(mode="after")
     def _asks_exactly_one_thing(self) -> Self:
-        given = [name for name in ("prompt", "prompt_token_ids", "messages") if getattr(self, name) is not None]
-        if len(given) != 1:
+        # Runs for every job: the names are looked for when there is something to say.
+        if (self.prompt is None) + (self.prompt_token_ids is None) + (self.messages is None) != _OTHER_PROMPTS:
+            given = [name for name in ("prompt", "prompt_token_ids", "messages") if getattr(self, name) is not None]
             raise ValueError(
                 f"give exactly one of prompt, prompt_token_ids and messages (given: {', '.join(given) or 'none'})"
             )
@@ -156,9 +160,10 @@ class GenerationRequest(StrictModel):
     @property
     def prompt_bytes(self) -> int:
         """UTF-8 bytes of the prompt or of all messages; 0 for token ids."""
-        texts = [self.prompt] if self.prompt is not None else [message.content for message in self.messages or ()]
         # Lone surrogates are legal in JSON and in str; the engine's tokenizer decides what they become.
-        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        if self.prompt is not None:
+            return len(self.prompt.encode("utf-8", "surrogatepass"))
+        return sum(len(message.content.encode("utf-8", "surrogatepass")) for message in self.messages or ())
 
 
 class SystemFields(StrictModel):

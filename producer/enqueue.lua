@@ -1,54 +1,161 @@
--- Submit one job: all of it or nothing. Safe to send again: a job id that is known is not queued a second time.
+-- Submit jobs, each whole or not at all, in their order. Safe to send again, whole or in part: a job id that is known
+-- is not queued a second time.
 --
--- KEYS  1 fleet:models   2 fleet:job:<id>   3 the lane   4 the doorbell
---       5 fleet:idempotency:<tenant>:<key>, only with a key
--- ARGV  as unpacked below. A message is head .. enqueued_at .. tail: only the server knows the time, and nothing is
---       ever substituted inside what a caller wrote.
--- Reply {'queued', job id, enqueued_at, submission token}, {'duplicate', the same of the earlier submission},
---       {'conflict', job id} or {'unknown_model', known names...}
-local models, record, lane, doorbell, idempotency = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local job_id, token, model, tenant, priority, digest, record_seconds = unpack(ARGV, 1, 7)
-local head, tail, event_channel, event_head, event_tail = unpack(ARGV, 8, 12)
-local record_prefix = ARGV[13]
-
-local known = redis.call('HMGET', record, 'token', 'enqueued_at')
-if known[1] then
-  return {known[1] == token and 'queued' or 'duplicate', job_id, known[2], known[1]}
-end
-
-if idempotency then
-  local earlier = redis.call('HMGET', idempotency, 'job_id', 'body_digest', 'enqueued_at')
-  -- A record ends with its job's result: then the key is free, for it would name a job that nobody knows any more.
-  local earlier_token = earlier[1] and redis.call('HGET', record_prefix .. earlier[1], 'token')
-  if earlier_token then
-    if earlier[2] == digest then
-      return {'duplicate', earlier[1], earlier[3], earlier_token}
-    end
-    return {'conflict', earlier[1]}
-  end
-end
-
-if redis.call('HEXISTS', models, model) == 0 then
-  return {'unknown_model', unpack(redis.call('HKEYS', models))}
-end
+-- KEYS  1 fleet:models   2 fleet:limits
+-- ARGV  1 record lifetime in seconds   2 channel of the task-sent events
+--       3 prefix of the job records' keys
+--       4 JSON array of the routes (model and priority) that the jobs take, with what their messages have in common
+--       5.. six values for each job, as unpacked below. The keys of a job are made here: only it knows how many.
+-- A message is made from a template: a literal, a gap's name, a literal and so on. Only the server knows the time; and
+-- nothing is ever looked for inside what a caller wrote.
+-- Reply JSON {"now": the moment of enqueueing, "others": ..., "known_models": ...}. A job that is not among the others
+--       was queued now. The others are arrays: place (1 is the first job), then one of
+--         "queued", enqueued_at                          it was, by an earlier sending
+--         "duplicate", job id, enqueued_at, token        its idempotency key names that job
+--         "conflict", job id                             its idempotency key names a job that asked something else
+--         "unknown_model"                                known_models has those that are known
+--         "queue_full", limit, depth
+--       A server that refuses a write is an error reply: jobs before the refused one are queued, later ones are not.
+local models, limits = KEYS[1], KEYS[2]
+local record_seconds, event_channel, record_prefix = ARGV[1], ARGV[2], ARGV[3]
+local routes = cjson.decode(ARGV[4])
+local FIRST, WIDTH = 5, 6
+local MOST_TOKENS = 16
 
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
+local reply, queues = {now = now}, {}
 
--- The push comes first: it is the one write that a foreign key of the wrong type could refuse.
-redis.call('LPUSH', lane, head .. now .. tail)
+local function fill(template, values)
+  local parts = {}
+  for at = 1, #template, 2 do
+    parts[at] = template[at]
+    parts[at + 1] = values[template[at + 1]]
+  end
+  return table.concat(parts)
+end
+
+-- What is known of a model's queue: asked once, then counted here.
+local function queue_of(route)
+  local queue = queues[route.model]
+  if not queue then
+    queue = {doorbell = route.doorbell, pushed = 0}
+    queue.is_known = redis.call('HEXISTS', models, route.model) == 1
+    queue.limit = tonumber(redis.call('HGET', limits, route.model) or nil)
+    if queue.limit then
+      queue.depth = 0
+      for _, lane in ipairs(route.lanes) do
+        queue.depth = queue.depth + redis.call('LLEN', lane)
+      end
+    end
+    queues[route.model] = queue
+  end
+  return queue
+end
+
+-- Put one job into its lane; an error reply of the server when it refuses. `job` has id, tenant, deadline (seconds
+-- since the epoch) and priority; '' is none.
+local function push_job(lane, job, message)
+  return redis.pcall('LPUSH', lane, message)
+end
+
 -- One token wakes one worker, which rings on when it leaves something behind; a few are enough for all of them.
-if redis.call('LLEN', doorbell) < 16 then
-  redis.call('LPUSH', doorbell, '1')
-  redis.call('EXPIRE', doorbell, 3600)
+-- (pcall: jobs that are queued stay queued when nobody can be woken, and workers look now and then.)
+local function ring(queue)
+  local waiting = redis.pcall('LLEN', queue.doorbell)
+  local tokens = type(waiting) == 'number' and math.min(queue.pushed, MOST_TOKENS - waiting) or 0
+  if tokens > 0 then
+    local some = {}
+    for token = 1, tokens do
+      some[token] = '1'
+    end
+    redis.pcall('LPUSH', queue.doorbell, unpack(some))
+    redis.pcall('EXPIRE', queue.doorbell, 3600)
+  end
 end
-redis.call('HSET', record, 'token', token, 'model', model, 'tenant', tenant, 'priority', priority,
-  'enqueued_at', now, 'body_digest', digest)
-redis.call('EXPIRE', record, record_seconds)
-if idempotency then
-  redis.call('HSET', idempotency, 'job_id', job_id, 'body_digest', digest, 'enqueued_at', now)
-  redis.call('EXPIRE', idempotency, record_seconds)
+
+local has_listeners = true
+
+-- Celery's task-sent event. Whether anybody listens can not change while this script runs.
+-- (pcall: a job that is queued stays queued when the monitors may not be told; an ACL can forbid the channel.)
+local function announce(route, job, values)
+  if has_listeners then
+    values.escaped_expires = string.gsub(values.expires, '"', '\\"')
+    local heard_by = redis.pcall('PUBLISH', event_channel, fill(route.event, values))
+    has_listeners = type(heard_by) == 'number' and heard_by > 0
+  end
 end
--- A job that is queued stays queued when the monitors may not be told (pcall: an ACL can forbid the channel).
-redis.pcall('PUBLISH', event_channel, event_head .. now .. event_tail)
-return {'queued', job_id, now, token}
+
+-- Why the job is not to be queued, as in the reply; nil when it is.
+local function objection(queue, job)
+  local record = record_prefix .. job.id
+  if redis.call('EXISTS', record) == 1 then
+    local token, enqueued_at = unpack(redis.call('HMGET', record, 'token', 'enqueued_at'))
+    if token == job.token then
+      return {'queued', enqueued_at}
+    end
+    return {'duplicate', job.id, enqueued_at, token}
+  end
+  if job.idempotency then
+    local earlier_id, digest, enqueued_at =
+      unpack(redis.call('HMGET', job.idempotency, 'job_id', 'body_digest', 'enqueued_at'))
+    -- A record ends with its job's result: then the key is free, for it would name a job that nobody knows any more.
+    local earlier_token = earlier_id and redis.call('HGET', record_prefix .. earlier_id, 'token')
+    if earlier_token then
+      return digest == job.digest and {'duplicate', earlier_id, enqueued_at, earlier_token} or {'conflict', earlier_id}
+    end
+  end
+  if not queue.is_known then
+    reply.known_models = reply.known_models or redis.call('HKEYS', models)
+    return {'unknown_model'}
+  end
+  if queue.limit and queue.depth >= queue.limit then
+    return {'queue_full', queue.limit, queue.depth}
+  end
+end
+
+local function write_record(route, job)
+  local record = record_prefix .. job.id
+  redis.call('HSET', record, 'token', job.token, 'model', route.model, 'tenant', job.tenant,
+    'priority', route.priority, 'enqueued_at', now)
+  redis.call('EXPIRE', record, record_seconds)
+  if job.idempotency then
+    redis.call('HSET', job.idempotency, 'job_id', job.id, 'body_digest', job.digest, 'enqueued_at', now)
+    redis.call('EXPIRE', job.idempotency, record_seconds)
+  end
+end
+
+local refusal
+for first = FIRST, #ARGV, WIDTH do
+  local route_number, id, token, size, body, options = unpack(ARGV, first, first + WIDTH - 1)
+  local route = routes[tonumber(route_number)]
+  local job = options ~= '' and cjson.decode(options) or {}
+  job.id, job.token, job.priority = id, token, route.priority
+  job.tenant, job.deadline = job.tenant or '', job.deadline or ''
+  local queue = queue_of(route)
+  local found = objection(queue, job)
+  if found then
+    table.insert(found, 1, (first - FIRST) / WIDTH + 1)
+    reply.others = reply.others or {}
+    table.insert(reply.others, found)
+  else
+    local values = {id = id, token = token, size = size, body = body, now = now, expires = job.expires or 'null'}
+    -- The push comes first: it is the one write that a foreign key of the wrong type, or a replica, could refuse.
+    local pushed = push_job(route.lane, job, fill(route.message, values))
+    if type(pushed) == 'table' and pushed.err then
+      refusal = pushed
+      break
+    end
+    queue.pushed = queue.pushed + 1
+    queue.depth = queue.depth and queue.depth + 1
+    write_record(route, job)
+    announce(route, job, values)
+  end
+end
+
+for _, queue in pairs(queues) do
+  if queue.pushed > 0 then
+    ring(queue)
+  end
+end
+return refusal or cjson.encode(reply)

@@ -5,6 +5,7 @@
     FleetError
     ├── InvalidRequest      the request breaks the contract; nothing was queued
     ├── UnknownModel        no worker ever served this model and nobody declared it; nothing was queued
+    ├── QueueFull           as many jobs of this model wait as may; nothing was queued
     ├── FleetUnreachable    Redis could not be reached, or refused; asking again is safe
     │   └── SubmitFailed    the same while submitting: no job is half-queued
     ├── ResultNotReady      still queued or running when the caller's timeout ran out
@@ -27,9 +28,13 @@ class FleetError(Exception):
 class InvalidRequest(FleetError):
     """The request breaks the contract; the message names the field and what it may be. Nothing was queued."""
 
+    code = FailureCode.INVALID_REQUEST
+
 
 class UnknownModel(FleetError):
     """No worker ever served this model and no operator declared it. Nothing was queued."""
+
+    code = FailureCode.MODEL_NOT_FOUND
 
     def __init__(self, model: str, known: Iterable[str]) -> None:
         self.model = model
@@ -38,6 +43,21 @@ class UnknownModel(FleetError):
         super().__init__(
             f"model {model!r} is not known to this fleet (known: {names}); start a worker that serves it, "
             f"or declare it with: fleet models declare {model}"
+        )
+
+
+class QueueFull(FleetError):
+    """As many jobs of this model wait as its limit allows. Nothing was queued; submitting again later may work."""
+
+    code = FailureCode.QUEUE_FULL
+
+    def __init__(self, model: str, limit: int, depth: int) -> None:
+        self.model = model
+        self.limit = limit
+        self.depth = depth
+        super().__init__(
+            f"{depth:,} jobs of model {model!r} wait, and at most {limit:,} may: submit again when some are done, or "
+            f"let more wait with: fleet queues limit {model} --max-waiting-jobs N"
         )
 
 

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from producer.connection import OUTAGE_SECONDS, Outage
 from producer.jobs import JobOutcome
 from producer.link import Link
-from producer.submission import Destination, RequestLike
+from producer.submission import Destination, RequestLike, enqueue_run, read_replies
 from producer.window import CHUNK_BYTES, CHUNK_JOBS, PULL_SECONDS, IndexedJob, PollSchedule, Window
 
 Answer = TypeVar("Answer")
@@ -44,8 +44,9 @@ class MapRun:
     def _fill(self) -> None:
         chunk = self._pull()
         if chunk:
-            replies = self._outlast(partial(self._link.enqueue, [job.prepared for job in chunk]))
-            self._window.submitted(chunk, replies)
+            jobs = [job.prepared for job in chunk]
+            reply = self._outlast(partial(self._link.enqueue, enqueue_run(jobs, self._destination)))
+            self._window.submitted(chunk, read_replies(jobs, reply))
 
     def _pull(self) -> list[IndexedJob]:
         chunk: list[IndexedJob] = []
@@ -56,7 +57,7 @@ class MapRun:
             except StopIteration:
                 self._exhausted = True
                 break
-            if (job := self._window.take(request, self._destination)) is not None:
+            if (job := self._window.take(request)) is not None:
                 chunk.append(job)
                 size_bytes += job.prepared.size_bytes
             if size_bytes > CHUNK_BYTES or time.monotonic() > stop_at:

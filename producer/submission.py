@@ -1,29 +1,32 @@
-"""What a submission sends to Redis, and what the reply means: everything but the sending."""
+"""What submissions send to Redis, and what the reply means: everything but the sending."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final
 
+import orjson
 from pydantic import ValidationError
 
 from producer import keys
 from producer.contract import GenerationRequest
-from producer.errors import InvalidRequest, UnknownModel
+from producer.errors import InvalidRequest, QueueFull, UnknownModel
 from producer.jobs import Submission
-from producer.message import NewJob, new_job, task_message, task_sent_event
+from producer.message import NewJob, Route, body_text, describe_size, expires, fresh_identity, route
+from producer.script import Script, ScriptRun
 from producer.strict import readable
 
-ENQUEUE_SCRIPT: Final = files("producer").joinpath("enqueue.lua").read_text(encoding="utf-8")
-ENQUEUE_SHA: Final = hashlib.sha1(ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+ENQUEUE_SCRIPT: Final = Script.named("enqueue")
 
 RESULT_SECONDS: Final = 24 * 3600
 """How long an answer is kept; Celery's ``result_expires`` unless it is set."""
 
 RequestLike = GenerationRequest | Mapping[str, Any]
 """A request, or its fields by name."""
+
+Refusal = InvalidRequest | UnknownModel | QueueFull
+"""Why a request did not become a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +40,21 @@ class Destination:
     """How long the answer of a job is kept that is answered here: a cancelled one. 0 is for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedJob:
-    """One run of the enqueue script. Running it again is safe: the job id decides."""
+@dataclass(slots=True)
+class PreparedJob(NewJob):
+    """A job as the enqueue script takes it. Submitting the same one again makes no second job."""
 
-    job_id: str
-    request: GenerationRequest
-    script_keys: tuple[str, ...]
-    script_arguments: tuple[str | bytes | int, ...]
+    route: Route
+    size: str
+    """How monitors see the request."""
+    body: bytes
+    options: bytes
+    """What few jobs have, as JSON; empty for most."""
 
     @property
     def size_bytes(self) -> int:
         """Bytes that travel to Redis, nearly."""
-        return sum(len(part) for part in self.script_arguments if isinstance(part, bytes))
+        return len(self.body) + len(self.options)
 
 
 def as_request(request: RequestLike | None, fields: Mapping[str, Any] | None = None) -> GenerationRequest:
@@ -78,65 +83,98 @@ def body_digest(request: GenerationRequest) -> str:
     Left out are the key itself and the deadline: a caller that tries again counts its deadline from that moment.
     """
     content = request.model_dump(mode="json", exclude_defaults=True, exclude={"idempotency_key", "deadline"})
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    try:
+        encoded = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # A lone surrogate, which strict JSON refuses.
+        encoded = json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(encoded).hexdigest()
 
 
-def prepare(request: GenerationRequest, destination: Destination) -> PreparedJob:
-    """The script run that submits this request as a new job.
+def prepare(request: GenerationRequest) -> PreparedJob:
+    """This request as a new job.
 
     Raises:
         InvalidRequest: it is too large.
     """
-    job = new_job(request)
-    return PreparedJob(job.job_id, request, _script_keys(job), _script_arguments(job, destination))
+    body = body_text(request)
+    shared = route(request.model, request.priority)
+    return PreparedJob(*fresh_identity(), request, shared, describe_size(request), body, _options(request))
 
 
-def _script_keys(job: NewJob) -> tuple[str, ...]:
-    request = job.request
-    names = [
-        keys.MODELS,
-        keys.job_record(job.job_id),
-        keys.lane(request.model, request.priority),
-        keys.QueueKeys(request.model).doorbell,
-    ]
+def _options(request: GenerationRequest) -> bytes:
+    options = {}
+    if request.tenant is not None:
+        options["tenant"] = request.tenant
+    if request.deadline is not None:
+        options["deadline"] = repr(request.deadline.timestamp())
+        options["expires"] = expires(request)
     if request.idempotency_key is not None:
-        names.append(keys.idempotency(request.tenant, request.idempotency_key))
-    return tuple(names)
+        options["idempotency"] = keys.idempotency(request.tenant, request.idempotency_key)
+        options["digest"] = body_digest(request)
+    return orjson.dumps(options) if options else b""
 
 
-def _script_arguments(job: NewJob, destination: Destination) -> tuple[str | bytes | int, ...]:
-    request = job.request
-    message, event = task_message(job), task_sent_event(job)
-    return (
-        job.job_id,
-        job.submission_token,
-        request.model,
-        request.tenant or "",
-        request.priority.value,
-        body_digest(request),
+def enqueue_run(jobs: Sequence[PreparedJob], destination: Destination) -> ScriptRun:
+    """The script run that submits these jobs. Repeating it is safe: the job ids decide."""
+    numbers: dict[int, bytes] = {}
+    routes: list[Route] = []
+    arguments: list[str | bytes | int] = [b""] * _FIRST
+    for job in jobs:
+        number = numbers.get(id(job.route))
+        if number is None:
+            routes.append(job.route)
+            number = numbers[id(job.route)] = b"%d" % len(routes)
+        arguments += (number, job.job_id, job.submission_token, job.size, job.body, job.options)
+    arguments[:_FIRST] = (
         destination.record_seconds,
-        message.head,
-        message.tail,
         keys.task_sent_channel(destination.database),
-        event.head,
-        event.tail,
         keys.job_record(""),
+        b"[%b]" % b",".join(each.encoded for each in routes),
     )
+    return ScriptRun(ENQUEUE_SCRIPT, (keys.MODELS, keys.LIMITS), arguments)
 
 
-def read_reply(job: PreparedJob, reply: Sequence[bytes]) -> Submission:
-    """What the enqueue script answered.
+_FIRST: Final = 4
+"""Arguments before those of the first job."""
+
+
+def read_replies(jobs: Sequence[PreparedJob], reply: bytes) -> list[Submission | Refusal]:
+    """What the enqueue script answered for each."""
+    answer = orjson.loads(reply)
+    now = float(answer["now"])
+    found: list[Submission | Refusal] = [
+        Submission(job.job_id, now, submission_token=job.submission_token) for job in jobs
+    ]
+    known_models = answer.get("known_models", ())
+    for place, kind, *values in answer.get("others", ()):
+        found[place - 1] = _read(jobs[place - 1], kind, values, known_models)
+    return found
+
+
+def _read(job: PreparedJob, kind: str, values: Sequence[Any], known_models: Sequence[str]) -> Submission | Refusal:
+    match kind, *values:
+        case "queued", enqueued_at:
+            return Submission(job.job_id, float(enqueued_at), submission_token=job.submission_token)
+        case "duplicate", job_id, enqueued_at, token:
+            return Submission(job_id, float(enqueued_at), duplicate=True, submission_token=token)
+        case "conflict", job_id:
+            key = job.request.idempotency_key
+            return InvalidRequest(f"idempotency_key: {key!r} names job {job_id}, which asked something else")
+        case "queue_full", limit, depth:
+            return QueueFull(job.request.model, int(limit), int(depth))
+    return UnknownModel(job.request.model, known_models)
+
+
+def read_reply(job: PreparedJob, reply: bytes) -> Submission:
+    """The same, of a job that was submitted alone.
 
     Raises:
         UnknownModel: the fleet takes no jobs for this model.
+        QueueFull: its queue has as many waiting jobs as it may have.
         InvalidRequest: the idempotency key names a job with another body.
     """
-    kind, *values = (part.decode() for part in reply)
-    if kind == "unknown_model":
-        raise UnknownModel(job.request.model, values)
-    if kind == "conflict":
-        raise InvalidRequest(
-            f"idempotency_key: {job.request.idempotency_key!r} names job {values[0]}, which asked something else"
-        )
-    job_id, enqueued_at, submission_token = values
-    return Submission(job_id, float(enqueued_at), kind == "duplicate", submission_token)
+    [found] = read_replies([job], reply)
+    if isinstance(found, Submission):
+        return found
+    raise found

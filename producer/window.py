@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from producer.contract import Failure, FailureCode
-from producer.errors import InvalidRequest, UnknownModel
-from producer.jobs import JobOutcome
+from producer.contract import Failure
+from producer.errors import InvalidRequest
+from producer.jobs import JobOutcome, Submission
 from producer.outcome import Outcome, lost_job, read_outcome
-from producer.submission import Destination, PreparedJob, RequestLike, as_request, prepare, read_reply
+from producer.submission import PreparedJob, Refusal, RequestLike, as_request, prepare
 
 CHUNK_JOBS: Final = 100
-"""Most jobs that one pipeline submits."""
+"""Most jobs that one run of the enqueue script submits."""
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-"""A pipeline that holds this much is sent, however few its jobs."""
+"""Jobs that hold this much are sent, however few they are."""
 PULL_SECONDS: Final = 0.05
 """A slow iterable is not waited for longer than this before what it gave is submitted."""
 POLL_KEYS: Final = 500
@@ -81,24 +81,22 @@ class Window:
         """Whether everything taken was handed over."""
         return self._taken == self._handed_over
 
-    def take(self, request: RequestLike, destination: Destination) -> IndexedJob | None:
+    def take(self, request: RequestLike) -> IndexedJob | None:
         """Give the next request its index; None when it is refused, which is its outcome."""
         index, self._taken = self._taken, self._taken + 1
         try:
-            return IndexedJob(index, prepare(as_request(request), destination))
+            return IndexedJob(index, prepare(as_request(request)))
         except InvalidRequest as error:
-            self._refuse(index, FailureCode.INVALID_REQUEST, error)
+            self._refuse(index, error)
             return None
 
-    def submitted(self, jobs: Iterable[IndexedJob], replies: Iterable[Sequence[bytes]]) -> None:
-        """Note what the enqueue script answered for each."""
-        for job, reply in zip(jobs, replies, strict=True):
-            try:
-                self._waiting[read_reply(job.prepared, reply).job_id].append(job.index)
-            except UnknownModel as error:
-                self._refuse(job.index, FailureCode.MODEL_NOT_FOUND, error)
-            except InvalidRequest as error:
-                self._refuse(job.index, FailureCode.INVALID_REQUEST, error)
+    def submitted(self, jobs: Iterable[IndexedJob], found: Iterable[Submission | Refusal]) -> None:
+        """Note what became of each."""
+        for job, became in zip(jobs, found, strict=True):
+            if isinstance(became, Submission):
+                self._waiting[became.job_id].append(job.index)
+            else:
+                self._refuse(job.index, became)
 
     def waiting(self) -> list[list[str]]:
         """The ids of the jobs that are out, in slices for one MGET each."""
@@ -135,5 +133,5 @@ class Window:
         for index in self._waiting.pop(job_id):
             self._ready[index] = JobOutcome(index, job_id, result, failure)
 
-    def _refuse(self, index: int, code: FailureCode, error: Exception) -> None:
-        self._ready[index] = JobOutcome(index, None, failure=Failure(code=code, message=str(error)))
+    def _refuse(self, index: int, error: Refusal) -> None:
+        self._ready[index] = JobOutcome(index, None, failure=Failure(code=error.code, message=str(error)))

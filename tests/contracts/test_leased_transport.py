@@ -280,6 +280,7 @@ def test_a_delivery_that_fails_gives_back_what_is_behind_it(held: HeldQueue, red
 
 def test_a_server_that_refuses_to_write_counts_as_one_that_is_gone(held: HeldQueue, consuming: Consuming) -> None:
     """Read-only after a failover, say: Celery reconnects then, where any other error would end the worker."""
+    held.queue.push(b"{}")
     held.queue.client.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(redis.exceptions.ConnectionError, match="NOREPLICAS"):

@@ -17,7 +17,7 @@ from producer.connection import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS
 from producer.contract import GenerationRequest, SystemFields
 from producer.errors import FleetUnreachable
 from producer.link import Link
-from producer.submission import Destination, prepare, read_reply
+from producer.submission import Destination, enqueue_run, prepare, read_reply
 from tests.waiting import free_port
 from workers.embedded import EmbeddedServer
 
@@ -98,7 +98,7 @@ def test_a_record_of_the_job_lives_for_its_lifetime(redis_url: str, client: redi
         submission = producer.submit(model="m", prompt="x", tenant="t")
 
     record = client.hgetall(keys.job_record(submission.job_id))
-    assert record.keys() == {"token", "model", "tenant", "priority", "enqueued_at", "body_digest"}
+    assert record.keys() == {"token", "model", "tenant", "priority", "enqueued_at"}
     assert (record["model"], record["tenant"], record["priority"]) == ("m", "t", "normal")
     assert float(record["enqueued_at"]) == submission.enqueued_at
     assert 0 < client.ttl(keys.job_record(submission.job_id)) <= 100
@@ -161,14 +161,15 @@ def test_tenants_do_not_share_idempotency_keys(producer: Producer) -> None:
 
 def test_a_job_that_is_sent_twice_is_queued_once(redis_url: str, client: redis.Redis, producer: Producer) -> None:
     """So that a submission whose answer was lost may be sent again: the second answer is the first one's."""
-    job = prepare(GenerationRequest(model="m", prompt="x"), Destination(database=0))
+    job = prepare(GenerationRequest(model="m", prompt="x"))
+    run = enqueue_run([job], Destination(database=0))
     link = Link(
         redis_url, connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS, socket_timeout_seconds=SOCKET_TIMEOUT_SECONDS
     )
 
-    [first] = link.enqueue([job])
+    first = link.enqueue(run)
     producer.forget_model("m")
-    [second] = link.enqueue([job])
+    second = link.enqueue(run)
     link.close()
 
     assert read_reply(job, first) == read_reply(job, second)

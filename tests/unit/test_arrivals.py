@@ -12,6 +12,7 @@ from kombu.transport.virtual import Channel, Message
 from producer.contract import FailureCode
 from tests.deliveries import SUBMISSION, claimed, job_message, stock_message
 from workers.transport.arrivals import Arrival, Fate, Rules, judge, parse, screenable
+from workers.transport.drain_policy import Place
 from workers.transport.lease_store import ClaimedMessage, Screening
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -193,7 +194,7 @@ def test_above_its_last_delivery_a_job_is_poisoned() -> None:
     """It is answered without being run, and an operator finds it with its history."""
     history = ({"event": "the engine died", "delivery": 3},)
     raw = job_message("j")
-    message = ClaimedMessage("tag", 6, 4, 0, history, raw)
+    message = ClaimedMessage("tag", Place("6"), 4, 0, history, raw)
     arrival = judge(message, parse(message), TO_RUN, RULES)
     assert arrival.fate is Fate.DELIVER
     assert arrival.held.verdict is not None

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 from celery import Celery
@@ -113,6 +114,27 @@ def test_monitors_see_a_request_by_its_size(fields: dict[str, Any], text: str) -
     assert describe(job(**fields).request) == text
 
 
+@pytest.mark.parametrize("model", ["m", 'a "quoted" name', "back\\slash", "\0id\0", "ünï/\x06\x16"])
+def test_a_models_name_is_never_taken_for_a_gap_of_the_template(model: str) -> None:
+    """Nor does anything in it end the text that it stands in."""
+    named = NewJob("job-1", "token-1", GenerationRequest(model=model, prompt="x"))
+    message, event = decoded(task_message(named)), decoded(task_sent_event(named)).payload
+
+    assert message.delivery_info["routing_key"] == f"fleet.{model}"
+    assert message.headers["argsrepr"] == event["args"] == f"model {model}, 1 prompt bytes"
+    assert event["queue"] == f"fleet.{model}"
+
+
+def test_a_job_id_is_a_random_uuid() -> None:
+    """In the form that everybody reads, and none twice."""
+    ids = [new_job(job().request).job_id for _ in range(1_000)]
+
+    assert len(set(ids)) == 1_000
+    assert {(UUID(job_id).version, UUID(job_id).variant, str(UUID(job_id)) == job_id) for job_id in ids} == {
+        (4, RFC_4122, True)
+    }
+
+
 def test_two_submissions_share_neither_id_nor_token() -> None:
     """Not even of one and the same request."""
     request = job().request
@@ -131,3 +153,13 @@ def test_the_sent_event_has_every_field_that_celery_sends_with_one() -> None:
     assert event.keys() == theirs.sent_event.keys() | routing | {"type", "timestamp", "hostname", "pid", "clock"}
     assert event["type"] == "task-sent"
     assert event["timestamp"] == NOW
+    assert event["expires"] is None
+
+
+def test_the_sent_event_carries_the_deadline_as_the_message_does() -> None:
+    """Flower shows it."""
+    asked = job(deadline=datetime(2030, 1, 1, tzinfo=UTC))
+
+    event, message = decoded(task_sent_event(asked)).payload, decoded(task_message(asked))
+
+    assert event["expires"] == message.headers["expires"] == "2030-01-01T00:00:00+00:00"

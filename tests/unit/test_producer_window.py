@@ -5,8 +5,9 @@ import json
 import pytest
 
 from producer.contract import FailureCode, GenerationRequest
-from producer.errors import InvalidRequest
-from producer.submission import Destination, RequestLike
+from producer.errors import InvalidRequest, UnknownModel
+from producer.jobs import Submission
+from producer.submission import Refusal, RequestLike
 from producer.window import (
     LONGEST_POLL_SECONDS,
     POLL_KEYS,
@@ -16,7 +17,6 @@ from producer.window import (
 )
 from tests.finishing import generation_result
 
-DESTINATION = Destination(database=0)
 REQUEST = GenerationRequest(model="m", prompt="x")
 
 
@@ -24,9 +24,9 @@ def submit(window: Window, count: int = 1) -> list[str]:
     """Take and submit so many requests; their job ids."""
     ids = []
     for _ in range(count):
-        job = window.take(REQUEST, DESTINATION)
+        job = window.take(REQUEST)
         assert job is not None
-        window.submitted([job], [[b"queued", job.prepared.job_id.encode(), b"1.5", b"token"]])
+        window.submitted([job], [Submission(job.prepared.job_id, 1.5)])
         ids.append(job.prepared.job_id)
     return ids
 
@@ -67,9 +67,9 @@ def test_requests_that_are_one_job_each_get_its_outcome() -> None:
     """Two requests with one idempotency key."""
     window = Window(5, in_order=True)
     [first] = submit(window)
-    job = window.take(REQUEST, DESTINATION)
+    job = window.take(REQUEST)
     assert job is not None
-    window.submitted([job], [[b"duplicate", first.encode(), b"1.5", b"token"]])
+    window.submitted([job], [Submission(first, 1.5, duplicate=True)])
 
     assert window.waiting() == [[first]]
     window.seen([first], [meta(first)])
@@ -82,7 +82,7 @@ def test_a_request_that_breaks_the_contract_is_an_outcome(request_: RequestLike)
     """It takes its place in the order and never becomes a job."""
     window = Window(2, in_order=True)
 
-    assert window.take(request_, DESTINATION) is None
+    assert window.take(request_) is None
     [outcome] = window.hand_over()
     assert (outcome.index, outcome.job_id, outcome.result) == (0, None, None)
     assert outcome.failure is not None
@@ -90,16 +90,16 @@ def test_a_request_that_breaks_the_contract_is_an_outcome(request_: RequestLike)
 
 
 @pytest.mark.parametrize(
-    ("reply", "code"),
-    [([b"unknown_model", b"other"], FailureCode.MODEL_NOT_FOUND), ([b"conflict", b"j"], FailureCode.INVALID_REQUEST)],
+    ("refusal", "code"),
+    [(UnknownModel("m", ["other"]), FailureCode.MODEL_NOT_FOUND), (InvalidRequest("key"), FailureCode.INVALID_REQUEST)],
 )
-def test_a_job_that_the_script_refuses_is_an_outcome(reply: list[bytes], code: FailureCode) -> None:
+def test_a_job_that_the_script_refuses_is_an_outcome(refusal: Refusal, code: FailureCode) -> None:
     """The map goes on."""
     window = Window(2, in_order=True)
-    job = window.take(REQUEST, DESTINATION)
+    job = window.take(REQUEST)
     assert job is not None
 
-    window.submitted([job], [reply])
+    window.submitted([job], [refusal])
 
     [outcome] = window.hand_over()
     assert outcome.failure is not None

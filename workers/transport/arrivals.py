@@ -51,7 +51,7 @@ class Arrival:
 def parse(claimed: ClaimedMessage) -> tuple[dict[str, Any], str] | str:
     """The message and its job's id (empty when it names none), or why it is no message."""
     try:
-        message = json.loads(claimed.raw)
+        message = _loads(claimed.raw)
     except (ValueError, RecursionError) as error:  # brackets nested a thousand deep are the latter
         return f"the queue's element is not JSON: {error}"
     if not isinstance(message, dict):
@@ -72,6 +72,13 @@ def parse(claimed: ClaimedMessage) -> tuple[dict[str, Any], str] | str:
     if claimed.delivery > 1:
         headers["redelivered"] = properties["delivery_info"]["redelivered"] = True
     return message, job_id
+
+
+def _loads(raw: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw)  # which takes more: NaN, lone surrogates, other encodings
 
 
 def _is_text(name: str) -> bool:

@@ -1,56 +1,71 @@
--- Acknowledge what is done without a result, and claim up to `credit` messages: lanes in order, each message with a
--- fresh tag, under a lease by the server's clock.
+-- Acknowledge what is done without a result, and claim up to `credit` messages, each with a fresh tag, under a lease by
+-- the server's clock.
 --
--- KEYS  1 leases  2 leased  3 doorbell  4 redelivery  5 suspects  6 isolation  7 delayed  8 claim counter
---       9.. lanes, the most urgent first
--- ARGV  1 consumer  2 worker  3 credit  4 jobs the consumer holds  5 lease seconds  6 max deliveries  7 group size
---       8 lane count  9.. lane steps, then tags to acknowledge
--- Reply {now, 1 while the consumer runs suspects alone, then per message: tag, step, delivery, retries, history, message}
-local leases, leased, doorbell, redelivery, suspects, isolation, delayed, counter = unpack(KEYS, 1, 8)
+-- KEYS  1 leases  2 leased  3 redelivery  4 suspects  5 isolation  6 delayed  7 claim counter
+--       8.. lanes, the most urgent first
+-- ARGV  1 consumer  2 worker  3 credit: jobs that fit  4 reserve: so many of them for the most urgent lane alone
+--       5 jobs the consumer holds  6 lease seconds  7 max deliveries  8 group size  9 options of drain.lua (JSON)
+--       10 lane count  11.. lane steps, then tags to acknowledge
+-- Reply {now, 1 while the consumer runs suspects alone, 1 when what is next needs more memory than there is room, then
+--       per message: tag, place, delivery, retries, history, message, tokens (an estimate)}
+local leases, leased, redelivery, suspects, isolation, delayed, counter = unpack(KEYS, 1, 7)
 local consumer, worker = ARGV[1], ARGV[2]
-local credit, held, lease_seconds = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local max_deliveries, group_size, lane_count = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local credit, reserve, held, lease_seconds = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local max_deliveries, group_size, lane_count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10])
+local model = model_of(leases)
 local now = seconds_now()
-local reply = {string.format('%.6f', now), 0}
-local taken = 0
+local reply = {string.format('%.6f', now), 0, 0}
+local taken_count = 0
 
-for index = 9 + lane_count, #ARGV do
+for index = 11 + lane_count, #ARGV do
   settle(leases, leased, redelivery, ARGV[index])
 end
 if credit == 0 then
   return reply
 end
 
-local function lease(step, message, record)
+local function lease(item)
+  local record = read_record(redelivery, item.message)
   local number = redis.call('INCR', counter)
   local tag = new_tag(consumer, now, number)
   local delivery = record.deaths + 1
-  local head = table.concat({number, step, delivery, record.retries, reply[1], worker}, ' ')
-  redis.call('HSET', leased, tag, head .. '\n' .. message)
+  local head = table.concat({number, item.place, delivery, record.retries, reply[1], worker}, ' ')
+  redis.call('HSET', leased, tag, head .. '\n' .. item.message)
   redis.call('ZADD', leases, now + lease_seconds, tag)
-  taken = taken + 1
-  for _, part in ipairs({tag, step, delivery, record.retries, record.history, message}) do
+  if item.tenant then
+    local charged = string.match(item.place, '^%d+') .. '|' .. item.tenant .. '|' .. item.tokens
+    redis.call('HSET', 'fleet:charged:' .. model, tag, charged)
+    if item.tenant ~= '' then
+      redis.call('HINCRBY', 'fleet:running:' .. model, item.tenant, 1)
+    end
+  end
+  taken_count = taken_count + 1
+  for _, part in ipairs({tag, item.place, delivery, record.retries, record.history, item.message, item.tokens}) do
     reply[#reply + 1] = part
   end
 end
 
-local function any_waits()
+-- A token of a doorbell wakes one consumer: what is left here that others could take is for the next.
+local function ring_for_what_is_left(queue)
   for index = 1, lane_count do
-    if redis.call('LLEN', KEYS[8 + index]) > 0 then
-      return true
+    if waits(queue, index) and not queue.at_limit[index] then
+      ring((index == 1 and 'fleet:doorbell-urgent:' or 'fleet:doorbell:') .. model)
     end
   end
-  return false
 end
 
 -- What waited for its time goes to the consuming end: it has waited long enough.
-local places = {suspects = suspects, lanes = lanes_by_step(9, 9, lane_count)}
+local places = {suspects = suspects, model = model, lanes = lanes_by_step(8, 11, lane_count)}
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 64)
 for index = #due, 1, -1 do
   redis.call('ZREM', delayed, due[index])
-  local step, message = split(due[index])
-  put_back(places, step, message, read_record(redelivery, message), max_deliveries)
+  local place, message = split(due[index])
+  put_back(places, place, message, read_record(redelivery, message), max_deliveries)
 end
+
+local steps, lanes = {unpack(ARGV, 11, 10 + lane_count)}, {unpack(KEYS, 8, 7 + lane_count)}
+local queue = open_queue(model, steps, lanes, cjson.decode(ARGV[9]))
+queue.holds_nothing = held == 0
 
 -- Suspects are run by one consumer at a time, which first finishes everything else it holds, so that the engine they
 -- may kill has nobody else's jobs in it. The others go on meanwhile.
@@ -63,9 +78,7 @@ if isolating then
   if held > 0 or suspect_count > 0 then
     reply[2] = 1
     -- It may have taken the token that was for what is in the lanes, which is for others now.
-    if any_waits() then
-      ring(doorbell)
-    end
+    ring_for_what_is_left(queue)
     redis.call('PEXPIRE', isolation, milliseconds(lease_seconds))
   else
     redis.call('DEL', isolation)
@@ -73,41 +86,46 @@ if isolating then
   if held > 0 then
     return reply
   end
-  while taken < math.min(credit, group_size) do
+  while taken_count < math.min(credit, group_size) do
     local entry = redis.call('LINDEX', suspects, -1)
     if not entry then
       break
     end
-    local step, message = split(entry)
-    local record = read_record(redelivery, message)
-    local is_last_delivery = record.deaths + 1 >= max_deliveries
-    if is_last_delivery and taken > 0 then
+    local place, message = split(entry)
+    local is_last_delivery = read_record(redelivery, message).deaths + 1 >= max_deliveries
+    if is_last_delivery and taken_count > 0 then
       break
     end
     redis.call('RPOP', suspects)
-    lease(step, message, record)
+    lease({place = place, message = message, tokens = estimate_tokens(queue.options, parse_place(place), message)})
     if is_last_delivery then
       break
     end
   end
-  if taken > 0 then
+  if taken_count > 0 then
     return reply
   end
 end
 
-for index = 1, lane_count do
-  local lane = KEYS[8 + index]
-  while taken < credit do
-    local message = redis.call('RPOP', lane)
-    if not message then
-      break
+look_at_one_held(queue)
+while taken_count < credit and not queue.is_full do
+  -- The reserve is for the most urgent lane: what else is taken leaves it.
+  if taken_count >= credit - reserve then
+    for index = 2, lane_count do
+      queue.blocked[index] = true
     end
-    lease(ARGV[8 + index], message, read_record(redelivery, message))
   end
-  -- A doorbell token wakes one consumer: what it leaves behind is for the next.
-  if taken >= credit and redis.call('LLEN', lane) > 0 then
-    ring(doorbell)
+  local index = next_lane(queue, now)
+  if not index then
     break
   end
+  local item = take_from(queue, index, now)
+  if item then
+    served(queue, index, now)
+    lease(item)
+  end
 end
+close_queue(queue)
+ring_for_what_is_left(queue)
+reply[3] = queue.is_full and 1 or 0
 return reply

@@ -137,6 +137,10 @@ class WorkerSettings(SettingsGroup):
     concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
     """Jobs that wait inside the engine, as a share of `max_num_seqs`, so that a free slot is refilled at once; more
     than 0.10 would hoard jobs that another worker could run."""
+    interactive_reserve: int = Field(default=4, ge=0, le=1024)
+    """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
+    end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on
+    top of it; otherwise they are part of vLLM's default."""
     finisher_threads: int = Field(default=2, ge=1, le=64)
     """Threads that write results; two, so that one slow answer of Redis does not hold up the next."""
     lease_seconds: float = Field(default=5.0, ge=1, le=600)

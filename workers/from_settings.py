@@ -1,6 +1,7 @@
 """From the settings to the parts that a worker process is made of."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import psutil
@@ -17,18 +18,24 @@ from workers.transport.lease_store import LeasePolicy
 from workers.transport.service import Consumption
 
 GIB: Final = 1024**3
+VLLM_DEFAULTS: Final[dict[str, Any]] = {"scheduling_policy": "priority"}
+"""Engine options of every vLLM, unless the operator sets them: inside the engine too, a job's lane is its priority."""
+SEQUENCES_PER_RESERVED: Final = 8
+"""At most one sequence in so many is reserved for interactive jobs."""
 
 
 def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
     """The engine, not started; one of so many that share its GPU, or the machine's CPU."""
     revision = {"revision": settings.model.revision} if settings.model.revision else {}
     options = dict(settings.engine.options) | revision
+    options |= _with_reserve(options, settings.worker.interactive_reserve)
     if settings.engine.kind == "simulated":
         from workers.engine.simulated import SimulatedEngine
 
         return SimulatedEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
     from workers.engine.vllm_engine import VllmEngine
 
+    options = VLLM_DEFAULTS | options
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
     if gpu:
         options = gpu_share(options, engines_on_device, gpu_memory_bytes(gpu))
@@ -54,10 +61,33 @@ def connection(settings: RedisSettings, *, retries: int = 1) -> Redis:
     )
 
 
+def _with_reserve(options: Mapping[str, Any], reserve: int) -> dict[str, int]:
+    """``max_num_seqs`` with the reserve on top, where the operator has set it; nothing otherwise.
+
+    What is no number of sequences is left for the engine to refuse.
+    """
+    asked, least = options.get("max_num_seqs"), SEQUENCES_PER_RESERVED - 1
+    if not isinstance(asked, int) or asked < least:
+        return {}
+    # Of seven and one more, one is an eighth: so reserved_slots finds again what is added here.
+    return {"max_num_seqs": asked + min(reserve, asked // least)}
+
+
+def reserved_slots(settings: Settings, engine: Engine) -> int:
+    """Sequences of the running engine that are for interactive jobs alone."""
+    return min(settings.worker.interactive_reserve, engine.capacity().max_num_seqs // SEQUENCES_PER_RESERVED)
+
+
+def common_slots(settings: Settings, engine: Engine) -> int:
+    """Sequences of the running engine that every lane may use."""
+    return engine.capacity().max_num_seqs - reserved_slots(settings, engine)
+
+
 def concurrency(settings: Settings, engine: Engine) -> int:
     """Jobs in the pool: what the engine runs at once, and a little more so that a free slot is refilled at once."""
-    slots = engine.capacity().max_num_seqs
-    return settings.worker.concurrency or slots + max(1, int(slots * settings.worker.concurrency_headroom))
+    common, reserved = common_slots(settings, engine), reserved_slots(settings, engine)
+    headroom = max(1, int(common * settings.worker.concurrency_headroom))
+    return settings.worker.concurrency or common + headroom + reserved
 
 
 def app_settings(settings: Settings) -> AppSettings:

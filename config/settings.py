@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from config.gpus import parsed_gpus
+from config.gpus import MOST_ENGINES_PER_GPU, parsed_engines_per_gpu, parsed_gpus
 from config.masking import masked
 from config.redis_url import check_redis_url
 
@@ -32,6 +32,11 @@ OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_without_none_word)]
 """TOML and the environment have no null: there the word ``none`` stands for it."""
 Host = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+EnginesPerGpu = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_ENGINES_PER_GPU)] | Literal["auto"], BeforeValidator(parsed_engines_per_gpu)
+]
 
 
 class SettingsGroup(BaseModel):
@@ -125,9 +130,13 @@ class WorkerSettings(SettingsGroup):
     gpus: Annotated[str, BeforeValidator(parsed_gpus)] = "auto"
     """`all`: every visible GPU; `none`: the CPU; `auto`: every visible GPU, or the CPU where there is none; or indices
     and UUIDs with commas."""
-    engines_per_gpu: int = Field(default=1, ge=1, le=8)
+    engines_per_gpu: EnginesPerGpu = 1
     """Engines, each in a worker process of its own, that share each GPU (or the CPU) and its memory. A small model
-    leaves a GPU idle while one engine's Python is busy; one engine of a large model fills it, so 1."""
+    leaves a GPU idle while one engine's Python is busy; one engine of a large model fills it, so 1. `auto`: measured at
+    the first start, which takes minutes, and kept."""
+    calibration_folder: str = ""
+    """Folder that keeps what `engines_per_gpu = "auto"` chose and measured, one JSON file per model, engine options and
+    GPU; empty: `inference-fleet` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
     batch_max_jobs: int = Field(default=64, ge=1, le=1024)
     """Most jobs taken from the queue in one call; 64 fill an engine in a few calls, and no call keeps Redis long."""
     batch_max_wait_ms: int = Field(default=0, ge=0, le=60_000)

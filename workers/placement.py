@@ -3,8 +3,12 @@
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from workers.cpu_cores import Core, split
+
+MEMORY_NODES_VARIABLE: Final = "CPU_VISIBLE_MEMORY_NODES"
+"""vLLM's own: the memory nodes whose cores its CPU build uses."""
 
 
 class PlacementError(Exception):
@@ -30,6 +34,28 @@ class Slot:
     def shares_gpu_with(self, other: "Slot") -> bool:
         """Whether both are on one GPU."""
         return not set(self.gpus).isdisjoint(other.gpus)
+
+    @property
+    def place_name(self) -> str:
+        """Where it runs, for people."""
+        return f"GPU {self.visible_devices}" if self.gpus else "the CPU"
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment of its process: set before the process exists, so before it can import torch."""
+        own = dict(environ)
+        own["CUDA_VISIBLE_DEVICES"] = self.visible_devices
+        own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the ids mean what nvidia-smi shows
+        if self.cores:
+            # vLLM's CPU build takes its cores from the first memory node that it sees, wherever its own cores are.
+            own.setdefault(MEMORY_NODES_VARIABLE, str(self.cores[0].memory_node))
+        own["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
+        return own
+
+    def arguments(self) -> list[str]:
+        """What its process must know of the engines beside its own."""
+        cores = ["--cores", ",".join(str(core.cpu) for core in self.cores)] if self.cores else []
+        shared = ["--engines-on-device", str(self.engines_on_device)] if self.engines_on_device > 1 else []
+        return [*cores, *shared]
 
 
 def place(wanted: str, present: Sequence[str], gpus_per_engine: int, engines_per_gpu: int = 1) -> list[Slot]:

@@ -5,7 +5,6 @@ Started by the supervisor as ``python -m workers.process``, with ``CUDA_VISIBLE_
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import json
 import logging
@@ -37,6 +36,7 @@ from workers.logs import set_up_logging
 from workers.observe.http import ObserveServer, PortTaken
 from workers.observe.metrics import WorkerMetrics
 from workers.observe.phase import Phase, WorkerState
+from workers.parent import end_with_parent
 from workers.pool.engine_pool import EnginePool, PoolRuntime
 from workers.pool.runner import BatchLimits
 from workers.registry import record_served_model
@@ -47,7 +47,6 @@ from workers.transport.service import LeaseService
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG: Final = 1
 JOURNAL_STOP_SECONDS: Final = 2.0
 LOOP_GRACE_SECONDS: Final = 1.0
 GC_THRESHOLDS: Final = (20_000, 20, 20)
@@ -71,7 +70,7 @@ class Arguments:
 def main() -> int:
     """Run one worker process; the exit code says whether a restart may help (:mod:`workers.exit_codes`)."""
     arguments = _parse(sys.argv[1:])
-    _die_with_supervisor()
+    end_with_parent()
     if arguments.cores:
         os.sched_setaffinity(0, arguments.cores)  # before any thread exists; those and EngineCore inherit it
     try:
@@ -264,11 +263,6 @@ def _parse(argv: list[str]) -> Arguments:
         engines_on_device=given.engines_on_device,
         cores=tuple(int(core) for core in given.cores.split(",") if core),
     )
-
-
-def _die_with_supervisor() -> None:
-    """Ask the kernel for SIGTERM when the parent ends, so that a killed supervisor leaves no worker behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _end(sentence: str, exit_code: int) -> int:

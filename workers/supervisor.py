@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.1
 OVERRIDES_VARIABLE: Final = "FLEET_COMMAND_LINE_SETTINGS"
 """The supervisor's command-line settings, as one JSON object, for its worker processes."""
-MEMORY_NODES_VARIABLE: Final = "CPU_VISIBLE_MEMORY_NODES"
-"""vLLM's own: the memory nodes whose cores its CPU build uses."""
 STOP_GRACE_SECONDS: Final = 15.0
 """Beyond the drain budget: recording the last results, closing the engine."""
 MAX_DOUBLINGS: Final = 30
@@ -109,18 +107,10 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         self._forget_ready(child)
-        environ = dict(self.environ)
-        # Before the process exists, so before it can import torch; and the ids mean what nvidia-smi shows.
-        environ["CUDA_VISIBLE_DEVICES"] = child.slot.visible_devices
-        environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        if child.slot.cores:
-            # vLLM's CPU build takes its cores from the first memory node that it sees, wherever its own cores are.
-            environ.setdefault(MEMORY_NODES_VARIABLE, str(child.slot.cores[0].memory_node))
-        environ["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
-        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file, *_sharing(child.slot)]
+        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file, *child.slot.arguments()]
         child.process = subprocess.Popen(  # noqa: S603 - our own command
             [*self.command, *arguments],
-            env=environ,
+            env=child.slot.environment(self.environ),
             start_new_session=True,  # its EngineCore shares the group, so killing the group leaves nothing on the GPU
         )
         child.started_at, child.restart_at, child.is_disturbed = time.monotonic(), None, False
@@ -128,7 +118,7 @@ class Supervisor:
             "worker %d started as process %d on %s",
             child.slot.index,
             child.process.pid,
-            f"GPU {child.slot.visible_devices}" if child.slot.gpus else "the CPU",
+            child.slot.place_name,
             extra={"action": "worker_started", "worker_pid": child.process.pid},
         )
 
@@ -224,12 +214,6 @@ class Supervisor:
     def _forget_ready(child: Child) -> None:
         if child.is_ready:
             os.unlink(child.ready_file)  # noqa: PTH108 - beside os.path.exists
-
-
-def _sharing(slot: Slot) -> list[str]:
-    """What a worker must know of the engines beside its own."""
-    cores = ["--cores", ",".join(str(core.cpu) for core in slot.cores)] if slot.cores else []
-    return [*cores, "--engines-on-device", str(slot.engines_on_device)] if slot.engines_on_device > 1 else cores
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:

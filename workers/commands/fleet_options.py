@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from config.errors import SettingsError
 from config.sources import parsed_option
 
+ENGINES_PER_GPU: Final = "worker.engines_per_gpu"
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; without it fleet.toml, if there.")]
 RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Overrides redis.url.")]
 
@@ -23,7 +24,7 @@ class FleetOptions:
         str | None, typer.Option(help="auto, all, none, or ids with commas: one worker process per engine.")
     ] = None
     engines_per_gpu: Annotated[
-        str | None, typer.Option(help="Engines that share each GPU and its memory: a number. Small models gain.")
+        str | None, typer.Option(help="Engines that share each GPU and its memory: a number, or auto, measured.")
     ] = None
     profile: Annotated[str | None, typer.Option(help="Named profile (fleet config profiles), or a TOML file.")] = None
     settings: Annotated[
@@ -40,7 +41,7 @@ class FleetOptions:
         options = {
             "model.name": self.model,
             "worker.gpus": self.gpus,
-            "worker.engines_per_gpu": self.engines_per_gpu,
+            ENGINES_PER_GPU: self.engines_per_gpu,
             "profile": self.profile,
         }
         given = {name: value for name, value in options.items() if value is not None}

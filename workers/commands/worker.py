@@ -1,23 +1,22 @@
 """``fleet worker``: the supervisor of one machine's worker processes."""
 
-import json
 import os
 import tempfile
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 import typer
 
 from config.errors import SettingsError
 from config.loading import load_settings
-from config.settings import Settings
 from producer.cli_options import takes
-from workers.commands.fleet_options import ServeOptions
+from workers.commands.engines_per_gpu import Given, engines_per_gpu
+from workers.commands.fleet_options import ENGINES_PER_GPU, ServeOptions
 from workers.cpu_cores import usable_cores
 from workers.exit_codes import EXIT_CONFIGURATION
 from workers.logs import set_up_logging
 from workers.placement import PlacementError, on_own_cores, place, present_gpus
-from workers.supervisor import OVERRIDES_VARIABLE, RestartPolicy, Supervisor, worker_command
+from workers.supervisor import RestartPolicy, Supervisor, worker_command
 
 _PARALLEL_OPTIONS: Final = ("tensor_parallel_size", "pipeline_parallel_size")
 
@@ -27,48 +26,81 @@ def register(app: typer.Typer) -> None:
     app.command(name="worker")(worker)
 
 
-@takes(ServeOptions)
-def worker(options: ServeOptions) -> None:
+@dataclass(frozen=True, slots=True)
+class WorkerOptions(ServeOptions):
+    """What ``fleet worker`` takes."""
+
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure anew how many engines share a GPU (--engines-per-gpu auto).")
+    ] = False
+
+    def overrides(self) -> dict[str, Any]:
+        """As :meth:`FleetOptions.overrides`; calibrating means ``auto``.
+
+        Raises:
+            SettingsError: a number of engines was given too.
+        """
+        # The decorator's slots=True makes another class, so super() without arguments would not find it.
+        given = ServeOptions.overrides(self)
+        if not self.calibrate:
+            return given
+        wanted = given.get(ENGINES_PER_GPU, "auto")
+        if wanted != "auto":
+            raise SettingsError(f"--calibrate finds out how many engines share a GPU: leave {wanted} out, or say auto")
+        return given | {ENGINES_PER_GPU: "auto"}
+
+
+@takes(WorkerOptions)
+def worker(options: WorkerOptions) -> None:
     """Serve one model with one worker process per engine, each on its own GPUs; restart what dies."""
     try:
-        overrides = options.overrides()
-        loaded = load_settings(config_file=options.config, environ=os.environ, overrides=overrides).settings
-        set_up_logging(loaded.log.level)
-        code = supervise(loaded, options.config, overrides)
+        given = _given(options)
+        set_up_logging(given.settings.log.level)
+        code = supervise(given, engines_per_gpu(given, is_forced=options.calibrate))
     except (SettingsError, PlacementError) as error:
         typer.echo(f"fleet worker: {error}", err=True)
         code = EXIT_CONFIGURATION
     raise typer.Exit(code)
 
 
-def supervise(settings: Settings, config: Path | None, overrides: dict[str, Any]) -> int:
-    """Run the supervisor until a signal; its exit code.
+def _given(options: WorkerOptions) -> Given:
+    """Settings and machine.
 
     Raises:
-        SettingsError: no model is named.
+        SettingsError: a setting is refused, or no model is named.
+    """
+    overrides = options.overrides()
+    loaded = load_settings(config_file=options.config, environ=os.environ, overrides=overrides).settings
+    if not loaded.model.served_as:
+        raise SettingsError("no model: name one with --model, FLEET_MODEL, or model.name in fleet.toml")
+    return Given(
+        settings=loaded,
+        config=options.config,
+        overrides=overrides,
+        present_gpus=present_gpus(os.environ),
+        gpus_per_engine=gpus_per_engine(loaded.engine.options),
+    )
+
+
+def supervise(given: Given, engines: int) -> int:
+    """Run the supervisor, with so many engines per GPU, until a signal; its exit code.
+
+    Raises:
         PlacementError: the GPUs do not fit.
     """
-    if not settings.model.served_as:
-        raise SettingsError("no model: name one with --model, FLEET_MODEL, or model.name in fleet.toml")
-    slots = place(
-        settings.worker.gpus,
-        present_gpus(os.environ),
-        gpus_per_engine(settings.engine.options),
-        settings.worker.engines_per_gpu,
-    )
-    file = ["--config", str(config)] if config is not None else []
+    settings = given.settings.worker
+    slots = place(settings.gpus, given.present_gpus, given.gpus_per_engine, engines)
     with tempfile.TemporaryDirectory(prefix="fleet-") as run_folder:
         return Supervisor(
-            command=worker_command(file),
+            command=worker_command(given.arguments),
             slots=on_own_cores(slots, usable_cores()),
             policy=RestartPolicy(
-                settings.worker.restart_backoff_initial_seconds,
-                settings.worker.restart_backoff_max_seconds,
-                settings.worker.max_failed_starts,
+                settings.restart_backoff_initial_seconds,
+                settings.restart_backoff_max_seconds,
+                settings.max_failed_starts,
             ),
-            drain_timeout_seconds=settings.worker.drain_timeout_seconds,
-            # In the environment and not on the command line: ps shows that, and there may be a password in it.
-            environ=os.environ | {OVERRIDES_VARIABLE: json.dumps(overrides)},
+            drain_timeout_seconds=settings.drain_timeout_seconds,
+            environ=given.environ,
             run_folder=run_folder,
         ).run()
 

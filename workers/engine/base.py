@@ -155,6 +155,10 @@ class Engine(ABC):
     def capacity(self) -> Capacity:
         """What fits at once; known after :meth:`start`."""
 
+    def generated_tokens(self) -> int | None:
+        """Tokens generated since the start, those of unfinished answers too; None where the engine does not count."""
+        return None
+
     @abstractmethod
     async def close(self) -> None:
         """Stop the engine and free its memory. Idempotent; safe after a failed, cancelled or missing start or a death.

@@ -21,7 +21,7 @@ from workers.engine.vllm_errors import GONE, engine_error
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_launch import Launch
 from workers.engine.vllm_requests import refuse_seed_that_ends_the_engine, rendered, sampling_params
-from workers.engine.vllm_results import increment_of
+from workers.engine.vllm_results import generated_tokens, increment_of
 
 if TYPE_CHECKING:
     from vllm.config import CacheConfig
@@ -119,6 +119,10 @@ class VllmEngine(Engine):
             kv_cache_tokens=kv_cache_tokens(config.cache_config),
             kv_block_tokens=config.cache_config.block_size,
         )
+
+    def generated_tokens(self) -> int | None:
+        """See :meth:`Engine.generated_tokens`; None with vLLM's ``disable_log_stats``."""
+        return generated_tokens() if self._running().log_stats else None
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""

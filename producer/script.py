@@ -24,9 +24,9 @@ class Script:
     sha: str
 
     @classmethod
-    def named(cls, name: str) -> Self:
-        """The script in ``<name>.lua``."""
-        text = script_text(name)
+    def named(cls, *names: str) -> Self:
+        """The script in ``<name>.lua``; of several, one after the other."""
+        text = "\n".join(map(script_text, names))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -72,13 +72,23 @@ class Place:
         return int(self.text.partition("|")[0])
 
     @property
+    def is_flow(self) -> bool:
+        """Whether it is more than the lane's list."""
+        return "|" in self.text
+
+    @property
     def prefix(self) -> str:
         """Tenant and prompt prefix, as claims name them; empty for a job that shares none."""
-        parts = self.text.split("|")
-        return f"{parts[1]}|{parts[6]}" if len(parts) == _PARTS and parts[6] else ""
+        if not self.is_flow:
+            return ""
+        _, tenant, *_, prefix = self.text.split("|")
+        return prefix and f"{tenant}|{prefix}"
 
-
-_PARTS: Final = 7
+    @property
+    def prompt_bytes(self) -> int | None:
+        """Size of the prompt; None for one that came as tokens."""
+        size = self.text.split("|")[3]
+        return int(size) if size.isdigit() else None
 
 
 def options_json(policy: DrainPolicy, room: Room) -> str:

@@ -1,6 +1,6 @@
-"""The commands about jobs that are in the fleet, and about dead letters; otherwise as :mod:`producer.link`."""
+"""The commands about jobs in the fleet, queue limits and dead letters; otherwise as :mod:`producer.link`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from producer import keys
@@ -19,6 +19,17 @@ class ControlLink(Link):
     def replay(self, run: ScriptRun) -> bytes:
         """Run the replay script."""
         return cast("bytes", self._run(run))
+
+    def limits(self) -> Mapping[bytes, bytes]:
+        """The hash of queue limits."""
+        return cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.LIMITS))
+
+    def set_limit(self, model: str, max_waiting_jobs: int | None) -> None:
+        """Set a queue's limit, or lift it."""
+        if max_waiting_jobs is None:
+            self._redis.hdel(keys.LIMITS, model)
+        else:
+            self._redis.hset(keys.LIMITS, model, str(max_waiting_jobs))
 
     def letter(self, letter_id: str) -> bytes | None:
         """One dead letter."""

@@ -58,6 +58,10 @@ class PreparedJob(NewJob):
         return len(self.body) + len(self.options)
 
 
+Submittable = RequestLike | PreparedJob
+"""What may be submitted with others: a request, or a job of an earlier attempt that was not settled."""
+
+
 def as_request(request: RequestLike | None, fields: Mapping[str, Any] | None = None) -> GenerationRequest:
     """The request that a caller gave, either whole or as fields.
 
@@ -76,6 +80,15 @@ def as_request(request: RequestLike | None, fields: Mapping[str, Any] | None = N
         return GenerationRequest.model_validate(fields if request is None else request)
     except ValidationError as error:
         raise InvalidRequest(readable(error)) from error
+
+
+def as_job(request: Submittable) -> PreparedJob:
+    """A new job for what a caller gave, or the job that it is.
+
+    Raises:
+        InvalidRequest: it breaks the contract, or is too large.
+    """
+    return request if isinstance(request, PreparedJob) else prepare(as_request(request))
 
 
 def body_digest(request: GenerationRequest) -> str:

@@ -199,7 +199,7 @@ class LosesItsFirstReply(Link):
 
     runs = 0
 
-    def _run(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
+    def _run(self, run: ScriptRun) -> object:
         reply = super()._run(run)
         self.runs += 1
         if self.runs == 1:

@@ -125,6 +125,9 @@ class WorkerSettings(SettingsGroup):
     gpus: Annotated[str, BeforeValidator(parsed_gpus)] = "auto"
     """`all`: every visible GPU; `none`: the CPU; `auto`: every visible GPU, or the CPU where there is none; or indices
     and UUIDs with commas."""
+    engines_per_gpu: int = Field(default=1, ge=1, le=8)
+    """Engines, each in a worker process of its own, that share each GPU (or the CPU) and its memory. A small model
+    leaves a GPU idle while one engine's Python is busy; one engine of a large model fills it, so 1."""
     batch_max_jobs: int = Field(default=64, ge=1, le=1024)
     """Most jobs taken from the queue in one call; 64 fill an engine in a few calls, and no call keeps Redis long."""
     batch_max_wait_ms: int = Field(default=0, ge=0, le=60_000)
@@ -134,6 +137,10 @@ class WorkerSettings(SettingsGroup):
     concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
     """Jobs that wait inside the engine, as a share of `max_num_seqs`, so that a free slot is refilled at once; more
     than 0.10 would hoard jobs that another worker could run."""
+    interactive_reserve: int = Field(default=4, ge=0, le=1024)
+    """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
+    end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on
+    top of it; otherwise they are part of vLLM's default."""
     finisher_threads: int = Field(default=2, ge=1, le=64)
     """Threads that write results; two, so that one slow answer of Redis does not hold up the next."""
     lease_seconds: float = Field(default=5.0, ge=1, le=600)

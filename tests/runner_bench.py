@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from tests.pool_jobs import SILENT_CALLBACKS
 from workers.engine.base import Capacity, ChoiceIncrement, Engine, EngineDead, EngineRequest, Increment
-from workers.engine.host import WARM_UP_TOKENS, EngineHost
+from workers.engine.host import EngineHost
+from workers.engine.warm_up import WARM_UP_TOKENS
 from workers.inference.answer import Answerer
 from workers.inference.delivery import Delivery
 from workers.observe.records import BatchDrained, JobFinished

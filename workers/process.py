@@ -62,12 +62,18 @@ class Arguments:
     overrides: dict[str, Any]
     slot: int
     ready_file: Path | None
+    engines_on_device: int = 1
+    """How many worker processes share this one's GPU, or the machine's CPU."""
+    cores: tuple[int, ...] = ()
+    """The cores to keep to; none named: all."""
 
 
 def main() -> int:
     """Run one worker process; the exit code says whether a restart may help (:mod:`workers.exit_codes`)."""
     arguments = _parse(sys.argv[1:])
     _die_with_supervisor()
+    if arguments.cores:
+        os.sched_setaffinity(0, arguments.cores)  # before any thread exists; those and EngineCore inherit it
     try:
         settings = load_settings(
             config_file=arguments.config_file, environ=os.environ, overrides=arguments.overrides
@@ -82,7 +88,9 @@ def main() -> int:
     except EngineOptionsInvalid as error:
         return _end(str(error), EXIT_CONFIGURATION)
     except EngineError as error:
-        return _end(f"the engine did not start: {error}", EXIT_ENGINE)
+        count = arguments.engines_on_device
+        beside = f"; {count} engines share its memory: --engines-per-gpu takes fewer" if count > 1 else ""
+        return _end(f"the engine did not start: {error}{beside}", EXIT_ENGINE)
     return process.serve()
 
 
@@ -99,7 +107,7 @@ class WorkerProcess:
         # The port tells workers of one machine apart, and a restarted worker keeps its name.
         self._node = f"{slug}-{port}@{socket.gethostname()}"
         self._host = EngineHost(
-            make_engine(settings),
+            make_engine(settings, arguments.engines_on_device),
             start_timeout_seconds=settings.engine.start_timeout_seconds,
             health_interval_seconds=settings.engine.health_interval_seconds,
             health_timeout_seconds=settings.engine.hang_timeout_seconds,
@@ -244,9 +252,18 @@ def _parse(argv: list[str]) -> Arguments:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--ready-file", type=Path)
+    parser.add_argument("--engines-on-device", type=int, default=1)
+    parser.add_argument("--cores", default="", help="numbers with commas")
     given = parser.parse_args(argv)
     overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
-    return Arguments(given.config, overrides, given.slot, given.ready_file)
+    return Arguments(
+        config_file=given.config,
+        overrides=overrides,
+        slot=given.slot,
+        ready_file=given.ready_file,
+        engines_on_device=given.engines_on_device,
+        cores=tuple(int(core) for core in given.cores.split(",") if core),
+    )
 
 
 def _die_with_supervisor() -> None:

@@ -110,6 +110,8 @@ class Capacity:
     """Longest prompt plus output of one sequence, in tokens."""
     kv_cache_tokens: int | None = None
     """Tokens whose KV cache fits, over all sequences; None where the engine does not tell."""
+    kv_block_tokens: int | None = None
+    """Tokens per block of that cache: each sequence takes whole blocks. None where the engine does not tell."""
 
 
 class Engine(ABC):

@@ -39,6 +39,16 @@ def _handle(gpu: str) -> object:
     return pynvml.nvmlDeviceGetHandleByIndex(int(gpu)) if by_index else pynvml.nvmlDeviceGetHandleByUUID(gpu)
 
 
+def gpu_memory_bytes(gpu: str) -> int | None:
+    """Memory of one GPU by the id that ``CUDA_VISIBLE_DEVICES`` gives; None where the driver does not tell."""
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(_handle(gpu)).total)
+    except pynvml.NVMLError as error:
+        log.warning("GPU %s: %s", gpu, error, extra={"action": "gpu_unreadable", "gpu": gpu})
+        return None
+
+
 def register_gpu_memory(gpus: Sequence[str]) -> None:
     """Add the GPUs to ``/metrics``; a machine whose driver cannot be asked goes without, and says so."""
     try:

@@ -45,6 +45,8 @@ class SimulatedOptions:
     """Jobs that run together; the rest waits in order of arrival. A job takes one slot whatever its ``n``."""
     max_model_len: int = 2_048
     """Longest prompt plus output, in words."""
+    kv_cache_tokens: int | None = None
+    """What it says that its KV cache holds; it has none."""
     seconds_per_token: float = 0.001
     start_seconds: float = 0.0
     """How long the start takes."""
@@ -194,7 +196,8 @@ class SimulatedEngine(Engine):
 
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""
-        return Capacity(self._options.max_num_seqs, self._options.max_model_len)
+        options = self._options
+        return Capacity(options.max_num_seqs, options.max_model_len, options.kv_cache_tokens)
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""

@@ -9,7 +9,7 @@ from workers.transport.claimed import ClaimedMessage
 from workers.transport.drain_policy import BYTES_PER_TOKEN, UNKNOWN_OUTPUT_TOKENS, Room
 
 KV_CACHE_SHARE: Final = 0.95
-"""Of the KV cache; the rest is for blocks that are not full, and for estimates that were too low."""
+"""Of the KV cache; the rest is for estimates that were too low."""
 RECENT_PREFIXES: Final = 8
 REMEMBERED_JOBS: Final = 256
 LEAST_JOBS: Final = 16
@@ -26,12 +26,14 @@ class Appetite:
 
     Args:
         kv_cache_tokens: what the engine has room for; None: not known, and no bound.
+        block_tokens: the blocks that it is given out in.
         reserved_slots: slots for the most urgent lane alone.
     """
 
-    def __init__(self, kv_cache_tokens: int | None = None, reserved_slots: int = 0) -> None:
+    def __init__(self, kv_cache_tokens: int | None = None, block_tokens: int = 1, reserved_slots: int = 0) -> None:
         self.reserved_slots = reserved_slots
         self._kv_cache_tokens = None if kv_cache_tokens is None else int(kv_cache_tokens * KV_CACHE_SHARE)
+        self._block_tokens = block_tokens
         self._bytes_per_token = BYTES_PER_TOKEN
         self._output_tokens = UNKNOWN_OUTPUT_TOKENS
         self._outputs: deque[int] = deque(maxlen=REMEMBERED_JOBS)
@@ -44,6 +46,7 @@ class Appetite:
             return Room(
                 reserved_slots=self.reserved_slots,
                 tokens=None if self._kv_cache_tokens is None else max(0, self._kv_cache_tokens - held_tokens),
+                block_tokens=self._block_tokens,
                 bytes_per_token=self._bytes_per_token,
                 output_tokens=self._output_tokens,
                 recent_prefixes=tuple(reversed(self._recent)),

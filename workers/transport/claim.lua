@@ -7,11 +7,12 @@
 --       5 jobs the consumer holds  6 lease seconds  7 max deliveries  8 group size  9 options of drain.lua (JSON)
 --       10 lane count  11.. lane steps, then tags to acknowledge
 -- Reply {now, 1 while the consumer runs suspects alone, 1 when what is next needs more memory than there is room, then
---       per message: tag, place, delivery, retries, history, message, tokens (an estimate)}
+--       per message: tag, place, delivery, retries, history, message, tokens of KV cache (an estimate)}
 local leases, leased, redelivery, suspects, isolation, delayed, counter = unpack(KEYS, 1, 7)
 local consumer, worker = ARGV[1], ARGV[2]
 local credit, reserve, held, lease_seconds = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_deliveries, group_size, lane_count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10])
+local options = cjson.decode(ARGV[9])
 local model = model_of(leases)
 local now = seconds_now()
 local reply = {string.format('%.6f', now), 0, 0}
@@ -40,7 +41,8 @@ local function lease(item)
     end
   end
   taken_count = taken_count + 1
-  for _, part in ipairs({tag, item.place, delivery, record.retries, record.history, item.message, item.tokens}) do
+  local memory = memory_of(options, item.tokens)
+  for _, part in ipairs({tag, item.place, delivery, record.retries, record.history, item.message, memory}) do
     reply[#reply + 1] = part
   end
 end
@@ -64,7 +66,7 @@ for index = #due, 1, -1 do
 end
 
 local steps, lanes = {unpack(ARGV, 11, 10 + lane_count)}, {unpack(KEYS, 8, 7 + lane_count)}
-local queue = open_queue(model, steps, lanes, cjson.decode(ARGV[9]))
+local queue = open_queue(model, steps, lanes, options)
 queue.holds_nothing = held == 0
 
 -- Suspects are run by one consumer at a time, which first finishes everything else it holds, so that the engine they

@@ -3,7 +3,7 @@
 -- however many wait.
 --
 -- options  lane_shares, lane_patience (by index), deadline_horizon, prefix_window (seconds), lead_tokens,
---          bytes_per_token, output_tokens, room_tokens (-1: endless), recent ("<tenant>|<prefix>")
+--          bytes_per_token, output_tokens, room_tokens (-1: endless), block_tokens, recent ("<tenant>|<prefix>")
 
 local function waits(queue, index)
   return queue.plain[index] + queue.flows[index] > 0
@@ -106,8 +106,14 @@ local function estimate_tokens(options, at, message)
   return math.ceil(prompt_tokens + math.min(output or options.output_tokens, options.output_tokens))
 end
 
+-- What a job takes of the KV cache, which is given out in blocks.
+local function memory_of(options, tokens)
+  return math.ceil(tokens / options.block_tokens) * options.block_tokens
+end
+
 local function fits(queue, tokens)
   local room_tokens = queue.options.room_tokens
+  tokens = memory_of(queue.options, tokens)
   if room_tokens >= 0 and tokens > room_tokens and not queue.holds_nothing then
     queue.is_full = true
     return false

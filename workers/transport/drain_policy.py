@@ -52,6 +52,8 @@ class Room:
     """Of its free slots, those for the most urgent lane alone."""
     tokens: int | None = None
     """Tokens whose KV cache fits beside what it holds; None: no bound."""
+    block_tokens: int = 1
+    """The cache is given out in blocks of so many."""
     bytes_per_token: float = BYTES_PER_TOKEN
     """Of prompts, as it has seen them."""
     output_tokens: int = UNKNOWN_OUTPUT_TOKENS
@@ -103,6 +105,7 @@ def options_json(policy: DrainPolicy, room: Room) -> str:
             "bytes_per_token": room.bytes_per_token,
             "output_tokens": room.output_tokens,
             "room_tokens": -1 if room.tokens is None else max(0, room.tokens),
+            "block_tokens": room.block_tokens,
             "recent": room.recent_prefixes,
         }
     )

@@ -120,8 +120,8 @@ class LeaseChannel(kombu_redis.Channel):
             self._in_poll = self.client.connection
             self._awaits_doorbell = True
             self._brpop_sent_at = time.monotonic()  # type: ignore[assignment]  # kombu's own type is None's
-            doorbells = self.intake.doorbells
-            self._awaits_any = len(doorbells) > 1
+            self._awaits_any = self.intake.takes_any
+            doorbells = self.intake.doorbells(any_job=self._awaits_any)
             self.client.connection.send_command("BRPOP", *doorbells, timeout or self.brpop_timeout)
 
     def _claim_what_fits(self) -> Batch:

@@ -73,11 +73,10 @@ class Intake:
         """Whether more than the most urgent lane's jobs would fit."""
         return self.credit > self.appetite.reserved_slots
 
-    @property
-    def doorbells(self) -> list[str]:
-        """What to wait at: a consumer that could not take the job is not to take its token."""
+    def doorbells(self, *, any_job: bool) -> list[str]:
+        """Where to wait for any job, or for urgent ones alone: who could not take a job is not to take its token."""
         names = keys.QueueKeys.of_queue(self.queue)
-        return [names.urgent_doorbell, names.doorbell if self.takes_any else self.store.own_doorbell]
+        return [names.urgent_doorbell, names.doorbell if any_job else self.store.own_doorbell]
 
     def _is_still_full(self) -> bool:
         if self._full is None:

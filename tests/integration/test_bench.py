@@ -85,7 +85,7 @@ def test_throughput_gives_every_driver_the_same_jobs(tmp_path: Path) -> None:
     found = rows(report)
     assert tuple(found) == drivers
     assert_tokens_are_those_asked_for(list(found.values()), jobs=24)
-    assert set(report["ratios"]) == {"fleet ÷ asyncllm", "static-batch ÷ asyncllm"}
+    assert set(report["comparisons"]) == {"fleet ÷ asyncllm", "static-batch ÷ asyncllm"}
     for row in found.values():
         values = [repeat["metrics"]["tokens_per_second"] for repeat in row["repeats"]]
         summary = row["summary"]["tokens_per_second"]
@@ -95,17 +95,83 @@ def test_throughput_gives_every_driver_the_same_jobs(tmp_path: Path) -> None:
 
 @pytest.mark.vllm
 def test_throughput_runs_the_real_engine_in_every_driver(tmp_path: Path) -> None:
-    """On the tiny model."""
-    drivers = ("asyncllm", "fleet")
+    """On the tiny model; one driver has no worker of its own, one no server, one both."""
+    drivers = ("asyncllm", "llm", "fleet")
     arguments = ("--shape", "tiny", "--set", "engine.options.max_num_seqs=8", *SMALL, "--jobs", "12")
     found = rows(bench(tmp_path, "throughput", *arguments, "--drivers", ",".join(drivers)))
     assert tuple(found) == drivers
     assert_tokens_are_those_asked_for(list(found.values()), jobs=12)
 
 
+def test_latency_takes_the_engine_called_directly_from_the_fleets(tmp_path: Path) -> None:
+    """Both ways of asking; the first token comes no later than the result, and the hop is the difference."""
+    engine = (*SIMULATED, "--set", "engine.options.seconds_per_token=0")
+    report = bench(tmp_path, "latency", *engine, *SMALL, "--jobs", "10", "--rate", "50")
+    found = rows(report)
+    assert set(found) == {f"{name}, {way}" for name in ("asyncllm", "fleet") for way in ("one at a time", "50/s")}
+    for row in found.values():
+        for repeat in row["repeats"]:
+            assert repeat["raw"]["output_tokens"] == [1] * 10
+            times = zip(
+                *(repeat["raw"][f"{what}_seconds"] for what in ("submitted", "first_token", "ended")), strict=True
+            )
+            assert all(submitted < first <= ended for submitted, first, ended in times)
+    fleet, direct = (found[f"{name}, 50/s"]["repeats"] for name in ("fleet", "asyncllm"))
+    hops = [
+        f["metrics"]["first_token_ms_p50"] - d["metrics"]["first_token_ms_p50"]
+        for f, d in zip(fleet, direct, strict=True)
+    ]
+    hop = report["comparisons"]["fleet less asyncllm, 50/s, first token p50 ms"]
+    assert (hop["min"], hop["max"]) == (min(hops), max(hops))
+
+
+def test_overhead_measures_cpu_and_slots(tmp_path: Path) -> None:
+    """Of no-op jobs, and of jobs that fill 256 slots."""
+    sizes = ("--repeats", "1", "--jobs", "60", "--rates", "900", "--seconds", "0.3")
+    found = rows(bench(tmp_path, "overhead", *SMALL, *sizes))
+    assert list(found) == ["fleet, no-op jobs", "fleet, 900 jobs/s"]
+    [no_op], [filled] = (row["repeats"] for row in found.values())
+    for repeat in (no_op, filled):
+        assert repeat["metrics"]["jobs_per_second"] > 0
+        assert repeat["metrics"]["server_cpu_ms_per_job"] > 0
+    assert no_op["raw"]["output_tokens"] == [1] * 60
+    assert 0 < filled["metrics"]["occupancy_percent"] <= 100
+    assert len(filled["raw"]["output_tokens"]) == len(filled["raw"]["slot_spans"]) == 512 + 270
+
+
+def test_enqueue_measures_queueing_and_waiting(tmp_path: Path) -> None:
+    """Beside raw pushes of the same messages."""
+    sizes = ("--jobs", "300", "--single-submits", "50", "--callers", "100")
+    report = bench(tmp_path, "enqueue", *SMALL, *sizes)
+    found = rows(report)
+    assert list(found) == ["raw LPUSH", "bulk", "single submit", "100 callers", "map"]
+    jobs = {name: [repeat["metrics"]["jobs"] for repeat in row["repeats"]] for name, row in found.items()}
+    assert list(jobs.values()) == [[300, 300], [300, 300], [50, 50], [100, 100], [100, 100]]
+    for row in found.values():
+        assert all(repeat["metrics"]["server_cpu_ms_per_job"] > 0 for repeat in row["repeats"])
+    assert len(found["single submit"]["repeats"][0]["raw"]["call_ms"]) == 50
+    assert set(report["comparisons"]) == {"bulk ÷ raw LPUSH, jobs/s"}
+
+
+def test_mixed_compares_interactive_jobs_under_a_flood_with_the_same_alone(tmp_path: Path) -> None:
+    """In every driver that has a way to overtake, and in the one that has none."""
+    drivers = ("asyncllm", "fleet", "celery-threads")
+    flood = ("--repeats", "1", "--batch-jobs", "120", "--output-tokens", "100:120", "--jobs", "8", "--rate", "40")
+    report = bench(tmp_path, "mixed", *SIMULATED, *SMALL, *flood, "--drivers", ",".join(drivers))
+    found = rows(report)
+    assert tuple(found) == drivers
+    for row in found.values():
+        for repeat in row["repeats"]:
+            assert 0 < repeat["metrics"]["interactive_jobs_under_flood"] <= 8
+            assert repeat["raw"]["alone_output_tokens"] == [1] * 8
+            assert repeat["raw"]["flooded_output_tokens"][120:] == [1] * 8
+            assert all(100 <= tokens <= 120 for tokens in repeat["raw"]["flooded_output_tokens"][:120])
+    assert len(report["comparisons"]) == 9
+
+
 def test_ctrl_c_ends_everything_that_was_started(tmp_path: Path) -> None:
     """While the fleet works on jobs that take minutes."""
-    slow = ("--set", "engine.options.seconds_per_token=1", "--output-tokens", "400", "--warm-up-jobs", "0")
+    slow = ("--set", "engine.options.seconds_per_token=0.25", "--output-tokens", "400", "--warm-up-jobs", "0")
     command = [*FLEET, "bench", "throughput", *SIMULATED, *slow, "--drivers", "fleet", "--jobs", "4"]
     log = tmp_path / "output"
     with log.open("wb") as output:
@@ -121,11 +187,11 @@ def test_ctrl_c_ends_everything_that_was_started(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--drivers", "asyncllm,fleed"), "no driver 'fleed': asyncllm, "),
+        (("--engine", "simulated", "--drivers", "asyncllm,fleed"), "no driver 'fleed': asyncllm, "),
         (("--engine", "simulated", "--shape", "tiny"), "leave --model and --shape out"),
         (("--shape", "9b"), "no shape '9b': tiny, 0.6b, 8b"),
-        (("--prompt-words", "9:1"), "'9:1'"),
-        (("--engine", "simulated", "--set", "engine.options.slots=3", "--drivers", "asyncllm"), "max_num_seqs"),
+        (("--engine", "simulated", "--prompt-words", "9:1"), "'9:1'"),
+        (("--engine", "simulated", "--set", "engine.options.max_seqs=3", "--drivers", "asyncllm"), "max_num_seqs"),
     ],
 )
 def test_a_bench_that_cannot_run_says_what_to_change(tmp_path: Path, arguments: Sequence[str], said: str) -> None:

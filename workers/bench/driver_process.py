@@ -33,7 +33,6 @@ class DriverProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "workers.bench.drivers", self._name, str(self._folder)],
@@ -67,9 +66,9 @@ class DriverProcess:
         with contextlib.suppress(BrokenPipeError):  # it has ended: its answer says why
             print(json.dumps(request), file=process.stdin, flush=True)
         line = self._line(process)
-        answer = json.loads(line) if line else {"error": "its process ended"}
+        answer = json.loads(line) if line else {"error": f"its process ended:\n{self._last_words()}"}
         if wanted not in answer:
-            raise BenchError(f"driver {self._name}: {answer['error']}\n{self._last_words()}")
+            raise BenchError(f"driver {self._name}: {answer['error']}")
         return answer[wanted]
 
     def _running(self) -> "subprocess.Popen[str]":

@@ -62,8 +62,8 @@ class Report:
     columns: Sequence[Column]
     """The first is what the plot shows."""
     rows: list[Row] = field(default_factory=list)
-    ratios: dict[str, Spread] = field(default_factory=dict)
-    """Figures of one row over, or less, those of another in the same run, by what they say."""
+    comparisons: dict[str, Spread] = field(default_factory=dict)
+    """Figures of one row over, or less, those of another in the same run, repeat by repeat, by what they say."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
@@ -77,7 +77,7 @@ class Report:
             "target": dataclasses.asdict(self.target),
             "parameters": self.parameters,
             "rows": [_row(row) for row in self.rows],
-            "ratios": {name: dataclasses.asdict(value) for name, value in self.ratios.items()},
+            "comparisons": {name: dataclasses.asdict(value) for name, value in self.comparisons.items()},
         }
 
     def save(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class Report:
         for row in self.rows:
             table.add_row(row.name, *(_cell(row, column) for column in self.columns))
         console.print(table)
-        for name, value in self.ratios.items():
+        for name, value in self.comparisons.items():
             console.print(f"{name}: {value.mean:.3f} ({value.min:.3f} to {value.max:.3f})", highlight=False)
         for row in self.rows:
             for note in row.notes:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from workers.bench.driver_process import DriverProcess
@@ -21,7 +22,8 @@ class Session:
     target: EngineTarget
     mix: JobMix
     repeats: int
-    warm_up_jobs: int
+    warm_up_jobs: int | None
+    """None: as many as fill the engine. Fewer would leave its larger batches cold."""
     folder: Path
     """For drivers' data and logs."""
     say: Callable[[str], None]
@@ -41,10 +43,10 @@ class Session:
         """
         kind_of(name, self.target)
         self.say(f"{name}: starting")
-        with DriverProcess(name, self.target, self.folder / name) as driver:
-            if self.warm_up_jobs:
+        with DriverProcess(name, self.target, Path(mkdtemp(prefix=f"{name}-", dir=self.folder))) as driver:
+            if self.warm_up_jobs != 0:
                 self.say(f"{name}: warm-up")
-                jobs = self.mix.jobs(0, self.warm_up_jobs)
+                jobs = self.mix.jobs(0, self.warm_up_jobs or self.target.slots_and_headroom)
                 driver.run(Load(jobs, KINDS[name].jobs_out(self.target)))
             yield driver
 

@@ -43,7 +43,7 @@ def run(session: Session, drivers: Sequence[str]) -> Report:
         except BenchError as error:
             row.notes.append(f"failed: {error}")
             session.say(f"{name}: {error}")
-    report.ratios = ratios(report.rows)
+    report.comparisons = ratios(report.rows)
     return report
 
 

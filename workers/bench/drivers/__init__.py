@@ -28,6 +28,10 @@ class DriverKind:
     window: Window
     simulated: bool = True
     """Whether it can run the simulated engine."""
+    backlog: bool = False
+    """Whether it can be handed a whole pass before a worker takes the first job."""
+    arrivals: bool = True
+    """Whether it can be handed jobs one at a time, and later than others."""
 
     def jobs_out(self, target: EngineTarget) -> int | None:
         """The window of a throughput pass in jobs; None: no bound."""
@@ -45,13 +49,37 @@ KINDS: Final = {
     "asyncllm-all": DriverKind(
         f"{_DRIVERS}.async_llm:AsyncLlmDriver", "bare AsyncLLM in one process, every job at once", Window.ALL
     ),
+    "llm": DriverKind(
+        f"{_DRIVERS}.llm:LlmDriver", "one LLM.generate call", Window.ALL, simulated=False, arrivals=False
+    ),
     "fleet": DriverKind(
-        f"{_DRIVERS}.fleet:FleetDriver", "this fleet: server, supervised workers, the Python producer", Window.ALL
+        f"{_DRIVERS}.fleet:FleetDriver",
+        "this fleet: server, supervised workers, the Python producer",
+        Window.ALL,
+        backlog=True,
     ),
     "static-batch": DriverKind(
         f"{_DRIVERS}.static_batch:StaticBatchDriver",
         "a worker that takes a batch from a Redis list and runs it to its end before the next",
         Window.ALL,
+        arrivals=False,
+    ),
+    "celery-threads": DriverKind(
+        f"{_DRIVERS}.celery_threads:CeleryThreadsDriver",
+        "stock Celery on the stock transport, threads pool, one AsyncLLM in the worker",
+        Window.ALL,
+        backlog=True,
+    ),
+    "ray-serve": DriverKind(
+        f"{_DRIVERS}.ray_serve:RayServeDriver",
+        "Ray Serve's Celery task consumer, one AsyncLLM in its replica",
+        Window.ALL,
+    ),
+    "serve": DriverKind(
+        f"{_DRIVERS}.serve:ServeDriver",
+        "vllm serve over HTTP, as many clients as slots",
+        Window.SLOTS,
+        simulated=False,
     ),
 }
 
@@ -68,3 +96,13 @@ def kind_of(name: str, target: EngineTarget) -> DriverKind:
     if target.kind == "simulated" and not kind.simulated:
         raise BenchError(f"driver {name} needs vLLM: it cannot run --engine simulated")
     return kind
+
+
+def check_arrivals(name: str, target: EngineTarget) -> None:
+    """Refuse a driver that can only be given everything at once.
+
+    Raises:
+        BenchError: it is one, or :func:`kind_of` refuses it.
+    """
+    if not kind_of(name, target).arrivals:
+        raise BenchError(f"driver {name} takes whole passes only: use it in throughput")

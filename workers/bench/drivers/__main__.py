@@ -70,12 +70,12 @@ def answer(answers: TextIO, content: dict[str, Any]) -> None:
 
 @contextmanager
 def answering_errors(answers: TextIO) -> Iterator[None]:
-    """Tell the parent in one line why this process ends."""
+    """Tell the parent why this process ends."""
     try:
         yield
     except Exception as error:
         traceback.print_exc()
-        answer(answers, {"error": " ".join(f"{type(error).__name__}: {error}".split())})
+        answer(answers, {"error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
 
 

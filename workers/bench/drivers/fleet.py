@@ -9,13 +9,15 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import psutil
+from redis import Redis
 
-from producer import AsyncProducer, FleetError, GenerationRequest, GenerationResult, Producer, Submission
+from producer import AsyncProducer, FleetError, GenerationRequest, GenerationResult, Producer, Submission, keys
+from producer.contract import Priority
 from workers.bench.drivers.base import environment
 from workers.bench.drivers.child import Child
 from workers.bench.drivers.server import QueueDriver
@@ -26,6 +28,7 @@ from workers.bench.target import EngineTarget
 from workers.local.stack import free_port, page_is_ok
 
 ONE_AT_A_TIME: Final = 1
+DRAINED_POLL_SECONDS: Final = 0.1
 METRICS_HOST: Final = "127.0.0.1"
 
 
@@ -119,20 +122,21 @@ class FleetDriver(QueueDriver):
         return PassRecord(records, handed_in_at)
 
     def _from_a_backlog(self, load: Load) -> PassRecord:
-        """The workers are frozen, while they hold nothing, until every job is queued."""
-        workers = self.workers()
-        for worker in workers:
-            worker.suspend()
-        try:
-            with Producer(self.server.url) as producer:
-                records, submissions = hand_in(producer, load.jobs, self._requests(load.jobs))
-        finally:
-            for worker in workers:
-                worker.resume()
-        handed_in_at = time.time()
         with Producer(self.server.url) as producer:
+            with self.frozen():
+                records, submissions = hand_in(producer, load.jobs, self._requests(load.jobs))
+            handed_in_at = time.time()
+            self._wait_until_drained()
             collect(producer, records, submissions)
         return PassRecord(records, handed_in_at)
+
+    def _wait_until_drained(self) -> None:
+        """Ask a few times a second: whoever waited for results would take its share of the machine."""
+        model = self.target.served
+        lanes = [keys.lane(model, priority) for priority in Priority]
+        with Redis.from_url(self.server.url) as client:
+            while any(client.llen(lane) for lane in lanes) or client.zcard(keys.QueueKeys(model).leases):
+                time.sleep(DRAINED_POLL_SECONDS)
 
     async def _as_they_arrive(self, load: Load) -> PassRecord:
         at_once, later = due(load.jobs)
@@ -159,15 +163,15 @@ class FleetDriver(QueueDriver):
 def hand_in(
     producer: Producer, jobs: Sequence[BenchJob], requests: Sequence[GenerationRequest]
 ) -> tuple[list[JobRecord], list[Submission]]:
+    """Queue all of them; each counts as handed in before the first is."""
+    submitted_at = time.time()
+    return [JobRecord(job.index, submitted_at) for job in jobs], submit_all(producer, requests)
+
+
+def submit_all(producer: Producer, requests: Sequence[GenerationRequest]) -> list[Submission]:
     """Queue all of them, in bulk where the producer can."""
-    if hasattr(producer, "submit_many"):
-        submitted_at = time.time()
-        return [JobRecord(job.index, submitted_at) for job in jobs], list(producer.submit_many(requests))
-    records, submissions = [], []
-    for job, request in zip(jobs, requests, strict=True):
-        records.append(JobRecord(job.index, submitted_at=time.time()))
-        submissions.append(producer.submit(request))
-    return records, submissions
+    bulk: Callable[[Sequence[GenerationRequest]], Iterable[Submission]] | None = getattr(producer, "submit_many", None)
+    return [producer.submit(request) for request in requests] if bulk is None else list(bulk(requests))
 
 
 def collect(producer: Producer, records: Sequence[JobRecord], submissions: Sequence[Submission]) -> None:

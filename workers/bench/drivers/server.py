@@ -1,8 +1,11 @@
 """The Redis that drivers with a queue use: a real Valkey of their own, as ``fleet up`` starts it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from redis import Redis
 
 from workers.bench.drivers.base import Driver, cpu_seconds_of
 from workers.bench.target import EngineTarget
@@ -21,13 +24,32 @@ class QueueDriver(Driver):
         """The worker processes that live now, without their engines."""
         return []
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, no worker takes anything; to be entered while they hold nothing."""
+        workers = self.workers()
+        for worker in workers:
+            worker.suspend()
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.resume()
+
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time so far: of this producer, the server, the workers, and their engines' processes."""
         workers = self.workers()
         engines = {child for worker in workers for child in worker.children(recursive=True)}
         return {
             "producer": cpu_seconds_of([psutil.Process()]),
-            "server": cpu_seconds_of([psutil.Process(self.server.pid)]),
+            "server": server_cpu_seconds(self.server.url),
             "worker": cpu_seconds_of(workers),
             "engine": cpu_seconds_of(engines),
         }
+
+
+def server_cpu_seconds(url: str) -> float:
+    """CPU time of the server so far, as it says itself: to the microsecond, where the kernel's table has hundredths."""
+    with Redis.from_url(url) as client:
+        used = client.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])

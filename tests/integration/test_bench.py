@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from producer import Producer
 from tests.running import ENGINE_ENVIRONMENT, FLEET
 from tests.waiting import eventually
 
@@ -144,9 +145,12 @@ def test_enqueue_measures_queueing_and_waiting(tmp_path: Path) -> None:
     sizes = ("--jobs", "300", "--single-submits", "50", "--callers", "100")
     report = bench(tmp_path, "enqueue", *SMALL, *sizes)
     found = rows(report)
-    assert list(found) == ["raw LPUSH", "bulk", "single submit", "100 callers", "map"]
-    jobs = {name: [repeat["metrics"]["jobs"] for repeat in row["repeats"]] for name, row in found.items()}
-    assert list(jobs.values()) == [[300, 300], [300, 300], [50, 50], [100, 100], [100, 100]]
+    jobs = {"raw LPUSH": 300, "bulk": 300, "single submit": 50, "100 callers": 100, "map": 100}
+    if hasattr(Producer, "results"):
+        jobs["results"] = 100
+    assert {name: [repeat["metrics"]["jobs"] for repeat in row["repeats"]] for name, row in found.items()} == {
+        name: [count, count] for name, count in jobs.items()
+    }
     for row in found.values():
         assert all(repeat["metrics"]["server_cpu_ms_per_job"] > 0 for repeat in row["repeats"])
     assert len(found["single submit"]["repeats"][0]["raw"]["call_ms"]) == 50

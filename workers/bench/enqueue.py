@@ -3,26 +3,28 @@
 Measured in the process of this command, on a server of its own; CPU milliseconds are this process' and the server's.
 The first three parts have no worker: jobs go to a declared model that nobody serves.
 
-* *raw LPUSH*: the same messages' bytes, built beforehand, pushed onto a list in pipelines of 500.
 * *bulk*: all jobs in one call of ``Producer.submit_many``; one by one where the producer has none (the row says so).
+* *raw LPUSH*: the very messages that the bulk call queued, pushed onto a list in pipelines of 500.
 * *single submit*: ``Producer.submit``, one call after the other.
 * *waiting callers*: that many ``AsyncProducer.result`` calls wait in one event loop while a worker with the simulated
   engine answers their jobs; from the first wait to the last result. Submitting is not in it.
+* *results*: ``Producer.results`` over as many jobs that were queued before; left out where the producer has none.
 * *map*: ``Producer.map`` over all jobs with that worker, submitting included.
 """
 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from redis import Redis
 
-from producer import AsyncProducer, GenerationRequest, Producer, Submission
-from producer.message import new_job, task_message
+from producer import AsyncProducer, GenerationRequest, Producer, Submission, keys
+from producer.contract import Priority
+from producer.jobs import JobOutcome
 from workers.bench.drivers.fleet import FleetDriver, submit_all
 from workers.bench.drivers.server import server_cpu_seconds
 from workers.bench.engines.base import request_of
@@ -92,24 +94,29 @@ def run(session: Session, plan: Plan) -> Report:
     """
     if session.target.kind != "simulated":
         raise BenchError("enqueue measures the producer, not an engine: add --engine simulated")
-    rows = {name: Row(name) for name in ("raw LPUSH", "bulk", "single submit", f"{plan.callers:,} callers", "map")}
+    raw, bulk, single = Row("raw LPUSH"), Row("bulk"), Row("single submit")
     if not hasattr(Producer, "submit_many"):
-        rows["bulk"].notes.append("one by one: this producer has no submit_many")
-    raw, bulk, single, waiting, mapped = rows.values()
-    report = Report("enqueue", session.target, dataclasses.asdict(plan), COLUMNS, list(rows.values()))
+        bulk.notes.append("one by one: this producer has no submit_many")
+    ways = {f"{plan.callers:,} callers": _waited_for, "results": _taken_together, "map": _mapped}
+    if not hasattr(Producer, "results"):
+        del ways["results"]
+    waiting = {name: Row(name) for name in ways}
+    rows = [raw, bulk, single, *waiting.values()]
+    report = Report("enqueue", session.target, dataclasses.asdict(plan), COLUMNS, rows)
     with EmbeddedServer(session.folder / "enqueue", free_port(0)) as server:
         for number in session.passes:
             session.say(f"queueing: repeat {number} of {session.repeats}")
             requests = _requests(session, number, plan.jobs, MODEL)
-            raw.repeats.append(_pushed(server, requests))
-            bulk.repeats.append(_in_bulk(server, requests))
+            queued, messages = _in_bulk(server, requests)
+            bulk.repeats.append(queued)
+            raw.repeats.append(_pushed(server, messages))
             single.repeats.append(_one_by_one(server, requests[: plan.single_submits]))
     with _running(session) as fleet:
         for number in session.passes:
             session.say(f"waiting: repeat {number} of {session.repeats}")
             requests = _requests(session, number, plan.callers, fleet.target.served)
-            waiting.repeats.append(_waited_for(fleet, requests))
-            mapped.repeats.append(_mapped(fleet, requests))
+            for name, way in ways.items():
+                waiting[name].repeats.append(way(fleet, requests))
     pairs = zip(bulk.repeats, raw.repeats, strict=True)
     shares = [b.metrics["jobs_per_second"] / r.metrics["jobs_per_second"] for b, r in pairs]
     report.comparisons = {"bulk ÷ raw LPUSH, jobs/s": spread(shares)}
@@ -127,8 +134,7 @@ def _emptied(server: EmbeddedServer) -> Iterator[Redis]:
         yield client
 
 
-def _pushed(server: EmbeddedServer, requests: Sequence[GenerationRequest]) -> Repeat:
-    messages = [task_message(new_job(request)).at(time.time()) for request in requests]
+def _pushed(server: EmbeddedServer, messages: Sequence[bytes | str]) -> Repeat:
     with _emptied(server) as client, measured(server) as cost:
         for at in range(0, len(messages), PIPELINE_JOBS):
             pipeline = client.pipeline(transaction=False)
@@ -139,14 +145,16 @@ def _pushed(server: EmbeddedServer, requests: Sequence[GenerationRequest]) -> Re
     return Repeat(cost.per_job(len(messages)) | sizes)
 
 
-def _in_bulk(server: EmbeddedServer, requests: Sequence[GenerationRequest]) -> Repeat:
-    with _emptied(server), Producer(server.url) as producer:
+def _in_bulk(server: EmbeddedServer, requests: Sequence[GenerationRequest]) -> tuple[Repeat, list[bytes | str]]:
+    """What it took, and the messages that are in the queue now."""
+    with _emptied(server) as client, Producer(server.url) as producer:
         producer.declare_model(MODEL)
         with measured(server) as cost:
-            submitted = submit_all(producer, requests)
-    if len(submitted) != len(requests):
-        raise BenchError(f"{len(submitted)} of {len(requests)} jobs were queued")
-    return Repeat(cost.per_job(len(requests)))
+            submit_all(producer, requests)
+        messages = client.lrange(keys.lane(MODEL, Priority.NORMAL), 0, -1)
+    if len(messages) != len(requests):
+        raise BenchError(f"{len(messages)} of {len(requests)} jobs were queued")
+    return Repeat(cost.per_job(len(requests))), messages
 
 
 def _one_by_one(server: EmbeddedServer, requests: Sequence[GenerationRequest]) -> Repeat:
@@ -185,6 +193,17 @@ def _waited_for(fleet: FleetDriver, requests: Sequence[GenerationRequest]) -> Re
 async def _all_results(url: str, submissions: Sequence[Submission]) -> None:
     async with AsyncProducer(url) as producer:
         await asyncio.gather(*(producer.result(submission) for submission in submissions))
+
+
+def _taken_together(fleet: FleetDriver, requests: Sequence[GenerationRequest]) -> Repeat:
+    with Producer(fleet.server.url) as producer:
+        results: Callable[[Sequence[Submission]], Iterable[JobOutcome]] = getattr(producer, "results")  # noqa: B009 - not every producer has it
+        with fleet.frozen():
+            submissions = submit_all(producer, requests)
+        with measured(fleet.server) as cost:
+            for outcome in results(submissions):
+                outcome.unwrap()
+    return Repeat(cost.per_job(len(requests)))
 
 
 def _mapped(fleet: FleetDriver, requests: Sequence[GenerationRequest]) -> Repeat:

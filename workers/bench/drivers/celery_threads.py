@@ -39,7 +39,7 @@ class CeleryThreadsDriver(QueueDriver):
 
     def start(self) -> None:
         """See :meth:`Driver.start`."""
-        self.server.start()
+        self.start_server(with_listener=True)
         self._worker.start()
         with Redis.from_url(self.server.url) as client:
             self._worker.wait_until(lambda: bool(client.exists(READY)))
@@ -58,4 +58,4 @@ class CeleryThreadsDriver(QueueDriver):
         """See :meth:`Driver.stop`."""
         self._producer.close()
         self._worker.stop()
-        self.server.stop()
+        self.stop_server()

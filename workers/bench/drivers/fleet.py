@@ -1,7 +1,7 @@
 """``fleet``: this fleet as its users run it.
 
-A real server, ``fleet worker`` with its supervisor, events and metrics on. Results are in the caller's hands when the
-Python producer has handed them over as :class:`~producer.GenerationResult`.
+A real server, ``fleet worker`` with its supervisor, metrics on, events on and somebody who listens to them. Results are
+in the caller's hands when the Python producer has handed them over as :class:`~producer.GenerationResult`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 from redis import Redis
@@ -63,7 +63,7 @@ class FleetDriver(QueueDriver):
 
     def start(self) -> None:
         """See :meth:`Driver.start`."""
-        self.server.start()
+        self.start_server(with_listener=True)
         self._supervisor.start()
         self._supervisor.wait_until(self._every_worker_is_ready)
 
@@ -157,7 +157,7 @@ class FleetDriver(QueueDriver):
     def stop(self) -> None:
         """See :meth:`Driver.stop`."""
         self._supervisor.stop()
-        self.server.stop()
+        self.stop_server()
 
 
 def hand_in(
@@ -170,8 +170,10 @@ def hand_in(
 
 def submit_all(producer: Producer, requests: Sequence[GenerationRequest]) -> list[Submission]:
     """Queue all of them, in bulk where the producer can."""
-    bulk: Callable[[Sequence[GenerationRequest]], Iterable[Submission]] | None = getattr(producer, "submit_many", None)
-    return [producer.submit(request) for request in requests] if bulk is None else list(bulk(requests))
+    bulk: Callable[[Sequence[GenerationRequest]], Iterable[Any]] | None = getattr(producer, "submit_many", None)
+    if bulk is None:
+        return [producer.submit(request) for request in requests]
+    return [outcome.unwrap() for outcome in bulk(requests)]
 
 
 def collect(producer: Producer, records: Sequence[JobRecord], submissions: Sequence[Submission]) -> None:

@@ -37,7 +37,7 @@ class RayServeDriver(QueueDriver):
         import ray
         from ray import serve
 
-        self.server.start()
+        self.start_server(with_listener=True)
         self._is_running = True
         ray.init(include_dashboard=False, configure_logging=False, log_to_driver=True)
         serve.run(self._deployment().bind(self.target), route_prefix=None)
@@ -92,4 +92,4 @@ class RayServeDriver(QueueDriver):
 
             serve.shutdown()
             ray.shutdown()
-        self.server.stop()
+        self.stop_server()

@@ -1,5 +1,6 @@
 """The Redis that drivers with a queue use: a real Valkey of their own, as ``fleet up`` starts it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import psutil
 from redis import Redis
 
-from workers.bench.drivers.base import Driver, cpu_seconds_of
+from workers.bench.drivers.base import Driver, cpu_seconds_of, environment
+from workers.bench.drivers.child import Child
+from workers.bench.drivers.event_listener import LISTENING
 from workers.bench.target import EngineTarget
 from workers.embedded import EmbeddedServer
 from workers.local.stack import free_port
@@ -19,6 +22,21 @@ class QueueDriver(Driver):
     def __init__(self, target: EngineTarget, folder: Path) -> None:
         super().__init__(target, folder)
         self.server = EmbeddedServer(folder / "valkey", free_port(0))
+        command = [sys.executable, "-m", "workers.bench.drivers.event_listener", self.server.url]
+        self._listener = Child(command, folder / "listener.log", environment(target))
+
+    def start_server(self, *, with_listener: bool) -> None:
+        """Start it; ``with_listener`` somebody takes Celery's events from it, as Flower would."""
+        self.server.start()
+        if with_listener:
+            self._listener.start()
+            with Redis.from_url(self.server.url) as client:
+                self._listener.wait_until(lambda: bool(client.exists(LISTENING)))
+
+    def stop_server(self) -> None:
+        """Stop it, and who listens; idempotent."""
+        self._listener.stop()
+        self.server.stop()
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes that live now, without their engines."""

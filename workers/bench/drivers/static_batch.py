@@ -35,7 +35,7 @@ class StaticBatchDriver(QueueDriver):
 
     def start(self) -> None:
         """See :meth:`Driver.start`."""
-        self.server.start()
+        self.start_server(with_listener=False)
         self._worker.start()
         self._worker.wait_until(lambda: bool(self._client.exists(READY)))
 
@@ -64,7 +64,7 @@ class StaticBatchDriver(QueueDriver):
         """See :meth:`Driver.stop`."""
         self._worker.stop()
         self._client.close()
-        self.server.stop()
+        self.stop_server()
 
 
 def _take(records: dict[int, JobRecord], result: bytes | str) -> None:

@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, TextIO
 
 from producer.contract import FailureCode, GenerationRequest
 from producer.strict import unknown_name
@@ -51,6 +52,8 @@ class SimulatedOptions:
     start_seconds: float = 0.0
     """How long the start takes."""
     start_fault: Literal["", "fails"] = ""
+    slot_log: str = ""
+    """A file that gets a line per job that had a slot: when it was given and when left, in seconds since the epoch."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_model_len"):
@@ -97,7 +100,7 @@ class SimulatedEngine(Engine):
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
         self._options = SimulatedOptions.of(self._config)
-        self._slots = Slots(self._options.max_num_seqs)
+        self._slots = Slots(self._options.max_num_seqs, self._slot_log())
         await asyncio.sleep(self._options.start_seconds)
         if self._options.start_fault:
             raise EngineStartFailed("the simulated engine was told to fail (engine option start_fault)")
@@ -107,6 +110,14 @@ class SimulatedEngine(Engine):
         except OSError as error:
             raise EngineStartFailed(f"the simulated engine's process did not start: {error}") from error
         self._death = None
+
+    def _slot_log(self) -> TextIO | None:
+        if not self._options.slot_log:
+            return None
+        try:
+            return Path(self._options.slot_log).open("a", buffering=1)
+        except OSError as error:
+            raise EngineOptionsInvalid(f"engine option 'slot_log' cannot be written: {error}") from error
 
     def _die(self) -> None:
         self._death = DIED
@@ -203,6 +214,7 @@ class SimulatedEngine(Engine):
         """See :meth:`Engine.close`."""
         self._death = self._death or "the engine is closed"
         self._stop_all()
+        self._slots.close()
         if self._core is not None:
             await self._core.close()
 

@@ -24,7 +24,7 @@ from workers.bench.plot import check_plot, draw
 from workers.bench.report import Report
 from workers.bench.session import Session
 from workers.bench.target import BenchError, Wanted, target_of
-from workers.commands.worker import SetOption, parse_settings
+from workers.commands.fleet_options import SetOption, parse_settings
 from workers.exit_codes import EXIT_CONFIGURATION
 
 NOT_MEASURED: Final = ("json", "plot", "settings")

@@ -11,6 +11,9 @@ from config.errors import SettingsError
 from config.sources import parsed_option
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; without it fleet.toml, if there.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: --set engine.options.max_num_seqs=64; may be repeated.")
+]
 RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Overrides redis.url.")]
 
 
@@ -26,10 +29,7 @@ class FleetOptions:
         str | None, typer.Option(help="Engines that share each GPU and its memory: a number. Small models gain.")
     ] = None
     profile: Annotated[str | None, typer.Option(help="Named profile (fleet config profiles), or a TOML file.")] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting: --set engine.options.max_num_seqs=64; may be repeated."),
-    ] = None
+    settings: SetOption = None
 
     def overrides(self) -> dict[str, Any]:
         """The settings by dotted name: the options that were given, then ``--set``, which wins.

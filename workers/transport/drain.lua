@@ -9,12 +9,12 @@ local function waits(queue, index)
   return queue.plain[index] + queue.flows[index] > 0
 end
 
-local function open_queue(model, steps, lanes, options)
+local function open_queue(model, steps, lanes, options, has_no_flows)
   local queue = {model = model, steps = steps, lanes = lanes, options = options, plain = {}, flows = {}, turns = {},
     tenants = {}, blocked = {}, at_limit = {}, lanes_waiting = 0}
   for index, step in ipairs(steps) do
     queue.plain[index] = redis.call('LLEN', lanes[index])
-    queue.flows[index] = redis.call('LLEN', flow_lane(step, model))
+    queue.flows[index] = has_no_flows and 0 or redis.call('LLEN', flow_lane(step, model))
     if waits(queue, index) then
       queue.lanes_waiting = queue.lanes_waiting + 1
     end
@@ -179,7 +179,6 @@ local function take_flow(queue, index, number)
   end
   redis.call('RPOP', flow_lane(step, model))
   queue.flows[index] = queue.flows[index] - 1
-  charge(queue, index, at.tenant, tokens)
   return {place = at.text, message = message, tokens = tokens, tenant = at.tenant}
 end
 
@@ -270,7 +269,6 @@ local function take_from(queue, index, now)
   if tenant == '' and is_list_first(queue, index, head) then
     local taken = take_plain(queue, index)
     if taken then
-      charge(queue, index, '', taken.tokens)
       taken.tenant = ''
     end
     return taken

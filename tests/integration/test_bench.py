@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from producer import Producer
 from tests.running import ENGINE_ENVIRONMENT, FLEET
 from tests.waiting import eventually
 
@@ -79,14 +78,15 @@ def assert_tokens_are_those_asked_for(drivers: Sequence[dict[str, Any]], jobs: i
             assert repeat["metrics"]["output_tokens"] == sum(repeat["raw"]["output_tokens"])
 
 
-def test_throughput_gives_every_driver_the_same_jobs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turns", [(), ("--together",)], ids=["one after the other", "together"])
+def test_throughput_gives_every_driver_the_same_jobs(tmp_path: Path, turns: Sequence[str]) -> None:
     """The engine called directly, the fleet, and the batch worker, with their ratios."""
-    drivers = ("asyncllm", "fleet", "static-batch")
-    report = bench(tmp_path, "throughput", *SIMULATED, *SMALL, "--jobs", "24", "--drivers", ",".join(drivers))
+    drivers = ("asyncllm", "fleet:worker.finisher_threads=1", "static-batch")
+    report = bench(tmp_path, "throughput", *SIMULATED, *SMALL, "--jobs", "24", "--drivers", ",".join(drivers), *turns)
     found = rows(report)
     assert tuple(found) == drivers
     assert_tokens_are_those_asked_for(list(found.values()), jobs=24)
-    assert set(report["comparisons"]) == {"fleet ÷ asyncllm", "static-batch ÷ asyncllm"}
+    assert set(report["comparisons"]) == {f"{name} ÷ asyncllm" for name in drivers[1:]}
     for row in found.values():
         values = [repeat["metrics"]["tokens_per_second"] for repeat in row["repeats"]]
         summary = row["summary"]["tokens_per_second"]
@@ -145,9 +145,7 @@ def test_enqueue_measures_queueing_and_waiting(tmp_path: Path) -> None:
     sizes = ("--jobs", "300", "--single-submits", "50", "--callers", "100")
     report = bench(tmp_path, "enqueue", *SMALL, *sizes)
     found = rows(report)
-    jobs = {"raw LPUSH": 300, "bulk": 300, "single submit": 50, "100 callers": 100, "map": 100}
-    if hasattr(Producer, "results"):
-        jobs["results"] = 100
+    jobs = {"raw LPUSH": 300, "bulk": 300, "single submit": 50, "100 callers": 100, "results": 100, "map": 100}
     assert {name: [repeat["metrics"]["jobs"] for repeat in row["repeats"]] for name, row in found.items()} == {
         name: [count, count] for name, count in jobs.items()
     }

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from workers.bench.drivers import KINDS, check_arrivals, kind_of
+from workers.bench.drivers import KINDS, kind_of
 from workers.bench.drivers.serve import flags
+from workers.bench.drivers.variant import refuse_without_arrivals, variant_of
 from workers.bench.figures import spread
 from workers.bench.plot import MISSING, check_plot
 from workers.bench.report import Column, Repeat, Report, Row
@@ -92,11 +93,23 @@ def test_a_driver_is_refused_for_what_it_cannot_do() -> None:
     with pytest.raises(BenchError, match="serve needs vLLM"):
         kind_of("serve", TARGET)
     with pytest.raises(BenchError, match="use it in throughput"):
-        check_arrivals("static-batch", TARGET)
-    check_arrivals("fleet", TARGET)
+        refuse_without_arrivals("static-batch", TARGET)
+    refuse_without_arrivals("fleet", TARGET)
     assert KINDS["asyncllm"].jobs_out(TARGET) == 42
     assert KINDS["serve"].jobs_out(TARGET) == 40
     assert KINDS["fleet"].jobs_out(TARGET) is None
+
+
+def test_a_driver_may_have_settings_of_its_own() -> None:
+    """Over those of the run, for itself alone; the label is its row's name."""
+    label = "fleet:worker.engines_per_gpu=2;engine.options.max_num_seqs=9;model.revision=main"
+    variant = variant_of(label, TARGET)
+    assert variant.name == "fleet"
+    assert variant.target.options == {"max_num_seqs": 9}
+    assert variant.target.settings == {"worker.engines_per_gpu": 2, "model.revision": "main"}
+    assert TARGET.options == {"max_num_seqs": 40}
+    with pytest.raises(BenchError, match="fleet:name=value"):
+        variant_of("fleet:2", TARGET)
 
 
 def test_engine_options_become_flags_of_vllm_serve() -> None:

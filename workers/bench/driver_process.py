@@ -23,7 +23,7 @@ LAST_LINES: Final = 15
 
 
 class DriverProcess:
-    """A context manager: the driver serves inside, and nothing of it is left afterwards, however that ends."""
+    """A context manager: the driver's process runs inside, and nothing of it is left afterwards, however that ends."""
 
     def __init__(self, name: str, target: EngineTarget, folder: Path) -> None:
         self._name = name
@@ -31,6 +31,7 @@ class DriverProcess:
         self._folder = folder
         self._log = folder / "driver.log"
         self._process: subprocess.Popen[str] | None = None
+        self._is_ready = False
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
@@ -43,15 +44,21 @@ class DriverProcess:
                 env=environment(self._target),
                 start_new_session=True,  # Ctrl-C is ours alone: we end it in order
             )
-        try:
-            self._ask(dataclasses.asdict(self._target), "ready")
-        except BaseException:
-            self.stop()
-            raise
+        self._say(self._process, dataclasses.asdict(self._target))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def wait_until_ready(self) -> None:
+        """Return when it serves; at once the second time.
+
+        Raises:
+            BenchError: it failed; the message has its last words.
+        """
+        if not self._is_ready:
+            self._answer("ready")
+            self._is_ready = True
 
     def run(self, load: Load) -> PassRecord:
         """Run one pass.
@@ -59,13 +66,16 @@ class DriverProcess:
         Raises:
             BenchError: the driver failed; the message has its last words.
         """
-        return PassRecord.parsed(self._ask(dataclasses.asdict(load), "pass"))
+        self._say(self._running(), dataclasses.asdict(load))
+        return PassRecord.parsed(self._answer("pass"))
 
-    def _ask(self, request: dict[str, Any], wanted: str) -> Any:  # noqa: ANN401 - JSON
-        process = self._running()
+    @staticmethod
+    def _say(process: "subprocess.Popen[str]", request: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has ended: its answer says why
             print(json.dumps(request), file=process.stdin, flush=True)
-        line = self._line(process)
+
+    def _answer(self, wanted: str) -> Any:  # noqa: ANN401 - JSON
+        line = self._line(self._running())
         answer = json.loads(line) if line else {"error": f"its process ended:\n{self._last_words()}"}
         if wanted not in answer:
             raise BenchError(f"driver {self._name}: {answer['error']}")

@@ -3,19 +3,19 @@
 Measured in the process of this command, on a server of its own; CPU milliseconds are this process' and the server's.
 The first three parts have no worker: jobs go to a declared model that nobody serves.
 
-* *bulk*: all jobs in one call of ``Producer.submit_many``; one by one where the producer has none (the row says so).
+* *bulk*: all jobs in one call of ``Producer.submit_many``.
 * *raw LPUSH*: the very messages that the bulk call queued, pushed onto a list in pipelines of 500.
 * *single submit*: ``Producer.submit``, one call after the other.
 * *waiting callers*: that many ``AsyncProducer.result`` calls wait in one event loop while a worker with the simulated
   engine answers their jobs; from the first wait to the last result. Submitting is not in it.
-* *results*: ``Producer.results`` over as many jobs that were queued before; left out where the producer has none.
+* *results*: ``Producer.results`` over as many jobs, queued before as well.
 * *map*: ``Producer.map`` over all jobs with that worker, submitting included.
 """
 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +24,6 @@ from redis import Redis
 
 from producer import AsyncProducer, GenerationRequest, Producer, Submission, keys
 from producer.contract import Priority
-from producer.jobs import JobOutcome
 from workers.bench.drivers.fleet import FleetDriver, submit_all
 from workers.bench.drivers.server import server_cpu_seconds
 from workers.bench.engines.base import request_of
@@ -95,11 +94,7 @@ def run(session: Session, plan: Plan) -> Report:
     if session.target.kind != "simulated":
         raise BenchError("enqueue measures the producer, not an engine: add --engine simulated")
     raw, bulk, single = Row("raw LPUSH"), Row("bulk"), Row("single submit")
-    if not hasattr(Producer, "submit_many"):
-        bulk.notes.append("one by one: this producer has no submit_many")
     ways = {f"{plan.callers:,} callers": _waited_for, "results": _taken_together, "map": _mapped}
-    if not hasattr(Producer, "results"):
-        del ways["results"]
     waiting = {name: Row(name) for name in ways}
     rows = [raw, bulk, single, *waiting.values()]
     report = Report("enqueue", session.target, dataclasses.asdict(plan), COLUMNS, rows)
@@ -197,11 +192,10 @@ async def _all_results(url: str, submissions: Sequence[Submission]) -> None:
 
 def _taken_together(fleet: FleetDriver, requests: Sequence[GenerationRequest]) -> Repeat:
     with Producer(fleet.server.url) as producer:
-        results: Callable[[Sequence[Submission]], Iterable[JobOutcome]] = getattr(producer, "results")  # noqa: B009 - not every producer has it
         with fleet.frozen():
             submissions = submit_all(producer, requests)
         with measured(fleet.server) as cost:
-            for outcome in results(submissions):
+            for outcome in producer.results(submissions):
                 outcome.unwrap()
     return Repeat(cost.per_job(len(requests)))
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from workers.bench.driver_process import DriverProcess
-from workers.bench.drivers import check_arrivals
+from workers.bench.drivers.variant import refuse_without_arrivals
 from workers.bench.figures import CUTS, MILLISECONDS, Metrics, Spread, distribution, spread
 from workers.bench.load import BenchJob, Load, Range, poisson_arrivals
 from workers.bench.records import PassRecord
@@ -55,7 +55,7 @@ def run(session: Session, plan: Plan) -> Report:
         BenchError: a driver is not known, or failed.
     """
     for name in plan.drivers:
-        check_arrivals(name, session.target)
+        refuse_without_arrivals(name, session.target)
     one_token = dataclasses.replace(session, mix=dataclasses.replace(session.mix, output_tokens=Range(1, 1)))
     rows = {(name, way): Row(f"{name}, {way}") for way in plan.ways for name in plan.drivers}
     for started in _together(one_token, plan.drivers):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from workers.bench.driver_process import DriverProcess
-from workers.bench.drivers import check_arrivals
+from workers.bench.drivers.variant import refuse_without_arrivals
 from workers.bench.figures import CUTS, MILLISECONDS, Metrics, distribution, spread
 from workers.bench.load import BenchJob, JobMix, Load, Range
 from workers.bench.records import JobRecord, PassRecord
@@ -50,7 +50,7 @@ def run(session: Session, plan: Plan) -> Report:
         BenchError: a driver is not known, or failed.
     """
     for name in plan.drivers:
-        check_arrivals(name, session.target)
+        refuse_without_arrivals(name, session.target)
     report = Report("mixed", session.target, dataclasses.asdict(plan), COLUMNS)
     for name in plan.drivers:
         row = Row(name)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workers.bench.driver_process import DriverProcess
-from workers.bench.drivers import kind_of
+from workers.bench.drivers.variant import variant_of
 from workers.bench.figures import MILLISECONDS, Metrics, distribution
 from workers.bench.load import Load, Range
 from workers.bench.occupancy import SlotSpan, occupancy, read_spans, refill_gaps_seconds, steady_window
@@ -77,7 +77,7 @@ def run(session: Session, plan: Plan) -> Report:
     if session.target.kind != "simulated":
         raise BenchError("overhead measures what is not the engine: add --engine simulated")
     for name in plan.drivers:
-        if not kind_of(name, session.target).backlog:
+        if not variant_of(name, session.target).kind.backlog:
             raise BenchError(f"driver {name} cannot start from a full queue: fleet and celery-threads can")
     report = Report("overhead", session.target, dataclasses.asdict(plan), COLUMNS)
     for name in plan.drivers:

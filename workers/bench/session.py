@@ -8,7 +8,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from workers.bench.driver_process import DriverProcess
-from workers.bench.drivers import KINDS, kind_of
+from workers.bench.drivers.variant import variant_of
 from workers.bench.load import JobMix, Load
 from workers.bench.records import PassRecord
 from workers.bench.report import Row
@@ -35,20 +35,33 @@ class Session:
         return range(1, self.repeats + 1)
 
     @contextmanager
-    def driver(self, name: str) -> Iterator[DriverProcess]:
+    def driver(self, label: str) -> Iterator[DriverProcess]:
         """A driver that serves and is warm.
 
         Raises:
             BenchError: there is no such driver, or it failed.
         """
-        kind_of(name, self.target)
-        self.say(f"{name}: starting")
-        with DriverProcess(name, self.target, Path(mkdtemp(prefix=f"{name}-", dir=self.folder))) as driver:
-            if self.warm_up_jobs != 0:
-                self.say(f"{name}: warm-up")
-                jobs = self.mix.jobs(0, self.warm_up_jobs or self.target.slots_and_headroom)
-                driver.run(Load(jobs, KINDS[name].jobs_out(self.target)))
+        with self.process(label) as driver:
+            driver.wait_until_ready()
+            self.warm_up(label, driver)
             yield driver
+
+    def process(self, label: str) -> DriverProcess:
+        """A driver's process, not started.
+
+        Raises:
+            BenchError: there is no such driver.
+        """
+        variant = variant_of(label, self.target)
+        self.say(f"{label}: starting")
+        return DriverProcess(variant.name, variant.target, Path(mkdtemp(prefix=f"{variant.name}-", dir=self.folder)))
+
+    def warm_up(self, label: str, driver: DriverProcess) -> None:
+        """Run the pass that does not count."""
+        if self.warm_up_jobs != 0:
+            self.say(f"{label}: warm-up")
+            jobs = self.mix.jobs(0, self.warm_up_jobs or self.target.slots_and_headroom)
+            driver.run(Load(jobs, variant_of(label, self.target).window))
 
 
 def columns_of(done: PassRecord) -> dict[str, Sequence[Any]]:

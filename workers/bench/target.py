@@ -1,5 +1,6 @@
 """What every driver of a run serves: one model with one set of engine arguments."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from workers.placement import present_gpus
 OPTION_PREFIX: Final = "engine.options."
 HEADROOM: Final = 0.05
 """Jobs in flight above the engine's slots, as in ``worker.concurrency_headroom``."""
-DEFAULT_SLOTS: Final = {"vllm": 256, "simulated": 256}
+DEFAULT_SLOTS: Final = 256
 
 
 class BenchError(Exception):
@@ -66,29 +67,34 @@ def target_of(wanted: Wanted, folder: Path) -> EngineTarget:
     Raises:
         BenchError: what was wanted contradicts itself.
     """
-    given = {name.removeprefix(OPTION_PREFIX): v for name, v in wanted.settings.items() if _is_option(name)}
-    others = {name: value for name, value in wanted.settings.items() if not _is_option(name)}
     if wanted.engine == "simulated":
         if wanted.model or wanted.shape:
             raise BenchError("the simulated engine has no model: leave --model and --shape out")
-        options = {"max_num_seqs": DEFAULT_SLOTS["simulated"]} | given
-        return EngineTarget("simulated", "sim", "sim", options, others)
+        plain = EngineTarget("simulated", "sim", "sim", {"max_num_seqs": DEFAULT_SLOTS})
+        return with_settings(plain, wanted.settings)
     if wanted.engine != "vllm":
         raise BenchError(f"--engine {wanted.engine}: vllm or simulated")
     if wanted.model and wanted.shape:
         raise BenchError("give --model or --shape, not both")
-    defaults: dict[str, Any] = {"max_num_seqs": DEFAULT_SLOTS["vllm"]}
+    options: dict[str, Any] = {"max_num_seqs": DEFAULT_SLOTS}
     model = wanted.model
     if model is None:
         made, shape_options = model_folder(wanted.shape or "tiny", folder)
-        model, defaults = str(made), defaults | shape_options
+        model, options = str(made), options | shape_options
     gpus = present_gpus(os.environ)
-    options = defaults | given
-    if not gpus:
-        options = with_cpu_defaults(options, os.environ, psutil.virtual_memory().available)
-    served = Path(model).resolve().name if Path(model).is_dir() else model
-    return EngineTarget("vllm", model, served, options, others, gpus[0] if gpus else "none")
+    folder_name = Path(model).resolve()
+    if folder_name.is_dir():
+        model = str(folder_name)
+    served = folder_name.name if folder_name.is_dir() else model
+    target = with_settings(EngineTarget("vllm", model, served, options), wanted.settings)
+    if gpus:
+        return dataclasses.replace(target, gpu=gpus[0])
+    with_defaults = with_cpu_defaults(target.options, os.environ, psutil.virtual_memory().available)
+    return dataclasses.replace(target, options=with_defaults)
 
 
-def _is_option(name: str) -> bool:
-    return name.startswith(OPTION_PREFIX)
+def with_settings(target: EngineTarget, settings: Mapping[str, Any]) -> EngineTarget:
+    """The target with these settings, by dotted name, over its own."""
+    options = {name.removeprefix(OPTION_PREFIX): v for name, v in settings.items() if name.startswith(OPTION_PREFIX)}
+    others = {name: value for name, value in settings.items() if not name.startswith(OPTION_PREFIX)}
+    return dataclasses.replace(target, options=target.options | options, settings=target.settings | others)

@@ -1,14 +1,20 @@
 """``throughput``: tokens per second, the same jobs through every driver.
 
 A figure is output tokens over the time from the first submit until the last result is in the caller's hands. The start
-of engines and a warm-up pass are not in it. A driver runs all its repeats on one start, one driver after the other; in
-repeat N every driver gets the same jobs, whose prompts no engine has seen before.
+of engines and a warm-up pass are not in it. Each driver is started once. In repeat N every driver gets the same jobs,
+whose prompts no engine has seen before. One driver after the other has the machine to itself with all its repeats; or,
+together, all of them are started and take turns, which is fairer on a machine whose speed drifts, quicker where engines
+start slowly, and needs memory for all engines at once. Ctrl-C ends the run and keeps the repeats that were complete.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
-from workers.bench.drivers import KINDS, kind_of
+from workers.bench.driver_process import DriverProcess
+from workers.bench.drivers.variant import variant_of
 from workers.bench.figures import MILLISECONDS, Metrics, Spread, distribution, spread
 from workers.bench.load import Load
 from workers.bench.records import PassRecord
@@ -27,38 +33,72 @@ COLUMNS: Final = (
 )
 
 
-def run(session: Session, drivers: Sequence[str]) -> Report:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured."""
+
+    drivers: Sequence[str]
+    together: bool = False
+    """All drivers are started before the first pass, and take turns in each repeat."""
+
+
+def run(session: Session, plan: Plan) -> Report:
     """Run every driver; one that fails has a row that says so.
 
     Raises:
         BenchError: a driver is not known, or cannot run the target; none was started.
     """
-    kinds = {name: kind_of(name, session.target) for name in drivers}
-    report = Report("throughput", session.target, {"drivers": list(drivers)}, COLUMNS)
-    for name, kind in kinds.items():
-        row = Row(name, notes=[kind.what])
-        report.rows.append(row)
-        try:
-            measure(session, name, row)
-        except BenchError as error:
-            row.notes.append(f"failed: {error}")
-            session.say(f"{name}: {error}")
+    rows = {label: Row(label, notes=[variant_of(label, session.target).kind.what]) for label in plan.drivers}
+    try:
+        for group in [rows] if plan.together else [{label: row} for label, row in rows.items()]:
+            with ExitStack() as stack:
+                _take_turns(session, group, _serving(session, group, stack))
+    except KeyboardInterrupt:
+        for row in rows.values():
+            row.notes.append(f"interrupted after {len(row.repeats)} of {session.repeats} repeats")
+    report = Report("throughput", session.target, dataclasses.asdict(plan), COLUMNS, list(rows.values()))
     report.comparisons = ratios(report.rows)
     return report
 
 
-def measure(session: Session, name: str, row: Row) -> None:
-    """All repeats of one driver into its row.
+def _serving(session: Session, rows: Mapping[str, Row], stack: ExitStack) -> dict[str, DriverProcess]:
+    """The drivers that serve and are warm; a row whose driver does not says why."""
+    drivers: dict[str, DriverProcess] = {}
+    for label, row in rows.items():
+        drivers[label] = stack.enter_context(session.process(label))
+        if len(drivers) == 1:  # the others find what it has compiled
+            with _noting_failure(session, row):
+                drivers[label].wait_until_ready()
+    serving = {}
+    for label, driver in drivers.items():
+        with _noting_failure(session, rows[label]):
+            driver.wait_until_ready()
+            session.warm_up(label, driver)
+            serving[label] = driver
+    return serving
 
-    Raises:
-        BenchError: the driver failed.
-    """
-    with session.driver(name) as driver:
-        for number in session.passes:
-            session.say(f"{name}: repeat {number} of {session.repeats}")
-            done = driver.run(Load(session.mix.jobs(number), KINDS[name].jobs_out(session.target)))
-            note_failures(row, done)
-            row.repeats.append(Repeat(metrics(done), columns_of(done)))
+
+def _take_turns(session: Session, rows: Mapping[str, Row], drivers: dict[str, DriverProcess]) -> None:
+    for number in session.passes:
+        for label, driver in list(drivers.items()):
+            session.say(f"{label}: repeat {number} of {session.repeats}")
+            del drivers[label]  # unless it serves the pass
+            with _noting_failure(session, rows[label]):
+                window = variant_of(label, session.target).window
+                done = driver.run(Load(session.mix.jobs(number), window))
+                note_failures(rows[label], done)
+                rows[label].repeats.append(Repeat(metrics(done), columns_of(done)))
+                drivers[label] = driver
+
+
+@contextmanager
+def _noting_failure(session: Session, row: Row) -> Iterator[None]:
+    try:
+        yield
+    except BenchError as error:
+        if (note := f"failed: {error}") not in row.notes:
+            row.notes.append(note)
+        session.say(f"{row.name}: {error}")
 
 
 def metrics(done: PassRecord) -> Metrics:

@@ -31,7 +31,9 @@ NOT_MEASURED: Final = ("json", "plot", "settings")
 """Options that say nothing about what was measured, or are in the report's target."""
 
 JobsOption = Annotated[int, typer.Option(min=1, help="Jobs of one pass.")]
-DriversOption = Annotated[str, typer.Option(help=f"With commas: {', '.join(KINDS)}.")]
+DriversOption = Annotated[
+    str, typer.Option(help=f"With commas: {', '.join(KINDS)}; settings of one alone as fleet:name=value;name=value.")
+]
 RateOption = Annotated[float, typer.Option(min=0, help="Jobs a second that come whether or not others are answered.")]
 
 
@@ -60,6 +62,9 @@ class ThroughputOptions(CommonOptions):
 
     drivers: DriversOption = "asyncllm,fleet"
     jobs: JobsOption = 256
+    together: Annotated[
+        bool, typer.Option("--together", help="Start all drivers first, let them take turns; all engines must fit.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ def register(app: typer.Typer) -> None:
 @takes(ThroughputOptions)
 def throughput(options: ThroughputOptions) -> None:
     """Tokens per second: the same jobs through each driver."""
-    _measured(options, options.jobs, lambda session: throughput_bench.run(session, _list(options.drivers)))
+    plan = throughput_bench.Plan(_list(options.drivers), options.together)
+    _measured(options, options.jobs, lambda session: throughput_bench.run(session, plan))
 
 
 @takes(LatencyOptions)

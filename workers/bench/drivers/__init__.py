@@ -96,13 +96,3 @@ def kind_of(name: str, target: EngineTarget) -> DriverKind:
     if target.kind == "simulated" and not kind.simulated:
         raise BenchError(f"driver {name} needs vLLM: it cannot run --engine simulated")
     return kind
-
-
-def check_arrivals(name: str, target: EngineTarget) -> None:
-    """Refuse a driver that can only be given everything at once.
-
-    Raises:
-        BenchError: it is one, or :func:`kind_of` refuses it.
-    """
-    if not kind_of(name, target).arrivals:
-        raise BenchError(f"driver {name} takes whole passes only: use it in throughput")

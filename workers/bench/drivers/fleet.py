@@ -9,9 +9,9 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 from redis import Redis
@@ -169,11 +169,8 @@ def hand_in(
 
 
 def submit_all(producer: Producer, requests: Sequence[GenerationRequest]) -> list[Submission]:
-    """Queue all of them, in bulk where the producer can."""
-    bulk: Callable[[Sequence[GenerationRequest]], Iterable[Any]] | None = getattr(producer, "submit_many", None)
-    if bulk is None:
-        return [producer.submit(request) for request in requests]
-    return [outcome.unwrap() for outcome in bulk(requests)]
+    """Queue all of them in one call."""
+    return [outcome.unwrap() for outcome in producer.submit_many(requests)]
 
 
 def collect(producer: Producer, records: Sequence[JobRecord], submissions: Sequence[Submission]) -> None:

@@ -27,7 +27,7 @@ import psutil
 
 from benchmarks.bare_engine import Phase
 from benchmarks.device_load import DeviceLoad, device_memory_bytes, hardware
-from benchmarks.shapes import model_folder
+from workers.bench.shapes import model_folder
 
 ENVIRONMENTS: Final[dict[str, dict[str, str]]] = {"default": {}, "omp1": {"OMP_NUM_THREADS": "1"}}
 TOTAL_SHARE: Final = 0.90

@@ -150,6 +150,9 @@ class WorkerSettings(SettingsGroup):
     """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
     end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on
     top of it; otherwise they are part of vLLM's default."""
+    prefix_window_seconds: float = Field(default=60.0, ge=0, le=DAY_SECONDS)
+    """Jobs whose prompts begin like those that the engine has just run go before others that came at most so many
+    seconds before them, so that its prefix cache serves them; 0: every tenant's jobs in the order of their arrival."""
     finisher_threads: int = Field(default=2, ge=1, le=64)
     """Threads that write results; two, so that one slow answer of Redis does not hold up the next."""
     lease_seconds: float = Field(default=5.0, ge=1, le=600)

@@ -4,6 +4,7 @@ Imports nothing from ``workers`` or ``config``; installs alone as ``inference-fl
 """
 
 from producer.async_client import AsyncProducer
+from producer.batch import BatchSubmitFailed
 from producer.client import Producer
 from producer.contract import (
     ChatMessage,
@@ -24,17 +25,20 @@ from producer.errors import (
     InvalidRequest,
     NotCancellable,
     NotReplayable,
+    QueueFull,
     ResultExpired,
     ResultNotReady,
     SubmitFailed,
     UnknownDeadLetter,
     UnknownModel,
 )
-from producer.jobs import CancelOutcome, JobOutcome, JobState, JobStatus, ModelDeclaration, Submission
+from producer.jobs import CancelOutcome, JobOutcome, JobState, JobStatus, ModelDeclaration, Submission, SubmitOutcome
+from producer.tenants import TenantTerms
 
 __all__ = [
     "AsyncProducer",
     "Attempt",
+    "BatchSubmitFailed",
     "CancelOutcome",
     "ChatMessage",
     "DeadLetter",
@@ -55,12 +59,15 @@ __all__ = [
     "Preset",
     "Priority",
     "Producer",
+    "QueueFull",
     "ResponseFormat",
     "ResultExpired",
     "ResultNotReady",
     "SamplingOptions",
     "Submission",
     "SubmitFailed",
+    "SubmitOutcome",
+    "TenantTerms",
     "UnknownDeadLetter",
     "UnknownModel",
 ]

@@ -1,25 +1,37 @@
 """The producer for event loops: submit jobs, ask how they stand, wait for their results, cancel; dead letters."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import AbstractContextManager, aclosing
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from redis.exceptions import RedisError
+
 from producer import keys
 from producer.async_control_link import AsyncControlLink
-from producer.async_map_run import AsyncMapRun, LazySource
+from producer.async_map_run import AsyncMapRun, wait_for_all
+from producer.async_operations import AsyncOperations
+from producer.async_source import source_of
+from producer.async_submit_run import AsyncSubmitRun
 from producer.cancellation import prepare_cancel, read_cancel_reply
-from producer.connection import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, asking, submitting
+from producer.connection import (
+    CONNECT_TIMEOUT_SECONDS,
+    SOCKET_TIMEOUT_SECONDS,
+    Deadline,
+    asking,
+    submit_trouble,
+    submitting,
+)
 from producer.contract import GenerationRequest, GenerationResult
-from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_replay, replayed_job
-from producer.jobs import CancelOutcome, JobOutcome, JobStatus, ModelDeclaration, Submission, job_id_of
+from producer.jobs import CancelOutcome, JobOutcome, JobStatus, Submission, SubmitOutcome, job_id_of
 from producer.outcome import answer, not_ready, status_of
-from producer.registry import checked_name, read_models
 from producer.result_feed import ResultFeed
-from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, enqueue_run, prepare, read_reply
+from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
 from producer.window import Window
 
 
-class AsyncProducer:
+class AsyncProducer(AsyncOperations):
     """:class:`~producer.Producer` for one event loop; every method has the same meaning and errors.
 
     However many callers wait for results, they share one pub/sub connection. Close it (``async with``, or
@@ -98,76 +110,47 @@ class AsyncProducer:
             reply = await self._link.cancel(prepare_cancel(job, self._destination))
         return read_cancel_reply(job_id_of(job), reply)
 
+    async def submit_many(self, requests: Iterable[Submittable] | AsyncIterable[Submittable]) -> list[SubmitOutcome]:
+        """Queue any number of jobs; see :meth:`producer.Producer.submit_many`."""
+        run = AsyncSubmitRun(self._link, self._destination, source_of(requests))
+        try:
+            await run.submit_all()
+        except RedisError as error:
+            raise run.batch.failure(submit_trouble(self._url, error)) from error
+        return run.batch.finish()
+
     async def map(
         self,
-        requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+        requests: Iterable[Submittable] | AsyncIterable[Submittable],
         *,
         window: int = 1000,
         in_order: bool = True,
     ) -> AsyncGenerator[JobOutcome, None]:
         """Submit every request and yield every outcome; see :meth:`producer.Producer.map`."""
-        run = AsyncMapRun(self._link, self._destination, LazySource(requests), Window(window, in_order=in_order))
-        outcomes = run.outcomes()
-        try:
-            while True:
-                with submitting(self._url):
-                    outcome = await anext(outcomes, None)
-                if outcome is None:
-                    return
+        run = AsyncMapRun(self._link, self._destination, source_of(requests), Window(window, in_order=in_order))
+        async with aclosing(translated(run.outcomes(), partial(submitting, self._url))) as outcomes:
+            async for outcome in outcomes:
                 yield outcome
-        finally:
-            await outcomes.aclose()
 
-    async def models(self) -> dict[str, ModelDeclaration]:
-        """The models that jobs may name; see :meth:`producer.Producer.models`."""
-        with asking(self._url):
-            return read_models(await self._link.models())
+    async def results(
+        self, jobs: Iterable[str | Submission], timeout_seconds: float | None = None, *, in_order: bool = False
+    ) -> AsyncGenerator[JobOutcome, None]:
+        """Yield how each of these jobs ended; see :meth:`producer.Producer.results`."""
+        window = Window.over([job_id_of(job) for job in jobs], in_order=in_order)
+        waiting = wait_for_all(self._link, window, Deadline(timeout_seconds))
+        async with aclosing(translated(waiting, partial(asking, self._url))) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
-    async def declare_model(self, name: str) -> None:
-        """Let jobs name this model before a worker has served it; see :meth:`producer.Producer.declare_model`."""
-        with asking(self._url):
-            await self._link.declare_model(checked_name(name))
 
-    async def forget_model(self, name: str) -> bool:
-        """Refuse further jobs for this model; see :meth:`producer.Producer.forget_model`."""
-        with asking(self._url):
-            return await self._link.forget_model(checked_name(name))
-
-    async def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
-        """Dead letters, the latest first; see :meth:`producer.Producer.dead_letters`."""
-        scan = LetterScan(limit, offset, model)
-        with asking(self._url):
-            while (places := scan.next_range) is not None:
-                scan.take(await self._link.letters(*places))
-        return scan.found
-
-    async def dead_letter_ids(self) -> list[str]:
-        """The ids of all dead letters, the latest first; see :meth:`producer.Producer.dead_letter_ids`."""
-        with asking(self._url):
-            return [letter_id.decode() for letter_id in await self._link.letter_ids(0, -1)]
-
-    async def dead_letter(self, letter_id: str) -> DeadLetter:
-        """One dead letter; see :meth:`producer.Producer.dead_letter`."""
-        with asking(self._url):
-            stored = await self._link.letter(letter_id)
-        return found_letter(letter_id, stored)
-
-    async def replay_dead_letter(self, letter_id: str) -> str:
-        """Queue the letter's message again; see :meth:`producer.Producer.replay_dead_letter`."""
+async def translated(
+    outcomes: AsyncGenerator[JobOutcome, None], errors: Callable[[], AbstractContextManager[None]]
+) -> AsyncGenerator[JobOutcome, None]:
+    """The same outcomes, with the client library's errors in our words."""
+    async with aclosing(outcomes):
         while True:
-            letter = await self.dead_letter(letter_id)
-            run = prepare_replay(letter, self._destination)
-            with asking(self._url):
-                reply = await self._link.replay(run)
-            if (job_id := replayed_job(letter, reply)) is not None:
-                return job_id
-
-    async def purge_dead_letters(self, letter_ids: Iterable[str]) -> int:
-        """Remove these dead letters for good; see :meth:`producer.Producer.purge_dead_letters`."""
-        with asking(self._url):
-            return await self._link.purge(list(letter_ids))
-
-    async def purge_all_dead_letters(self) -> int:
-        """Remove every dead letter for good; see :meth:`producer.Producer.purge_all_dead_letters`."""
-        with asking(self._url):
-            return await self._link.purge_all()
+            with errors():
+                outcome = await anext(outcomes, None)
+            if outcome is None:
+                return
+            yield outcome

@@ -1,6 +1,6 @@
-"""The commands about jobs that are in the fleet, and about dead letters; otherwise as :mod:`producer.async_link`."""
+"""The commands about jobs in the fleet, queue limits and dead letters; otherwise as :mod:`producer.async_link`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from producer import keys
@@ -12,6 +12,18 @@ from producer.script import ScriptRun
 class AsyncControlLink(AsyncLink):
     """What :class:`~producer.async_link.AsyncLink` is, with these commands added."""
 
+    async def tenants(self) -> Mapping[bytes, bytes]:
+        """The hash of tenants' terms."""
+        return cast("Mapping[bytes, bytes]", await self._redis.hgetall(keys.TENANTS))
+
+    async def set_tenant(self, field: str, value: str) -> None:
+        """Set a tenant's terms."""
+        await self._redis.hset(keys.TENANTS, field, value)
+
+    async def forget_tenant(self, field: str) -> bool:
+        """Remove them; whether there were any."""
+        return bool(await self._redis.hdel(keys.TENANTS, field))
+
     async def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
         return cast("Sequence[bytes]", await self._run_again(run))
@@ -19,6 +31,17 @@ class AsyncControlLink(AsyncLink):
     async def replay(self, run: ScriptRun) -> bytes:
         """Run the replay script."""
         return cast("bytes", await self._run(run))
+
+    async def limits(self) -> Mapping[bytes, bytes]:
+        """The hash of queue limits."""
+        return cast("Mapping[bytes, bytes]", await self._redis.hgetall(keys.LIMITS))
+
+    async def set_limit(self, model: str, max_waiting_jobs: int | None) -> None:
+        """Set a queue's limit, or lift it."""
+        if max_waiting_jobs is None:
+            await self._redis.hdel(keys.LIMITS, model)
+        else:
+            await self._redis.hset(keys.LIMITS, model, str(max_waiting_jobs))
 
     async def letter(self, letter_id: str) -> bytes | None:
         """One dead letter."""

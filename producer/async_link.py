@@ -49,12 +49,20 @@ class AsyncLink:
 
     async def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
         """Whether each has a record, and then its stored result."""
+        names = [keys.job_record(job_id) for job_id in job_ids]
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.exists(keys.job_record(job_id))
+            pipeline.exists(*names)
             pipeline.mget([keys.result(job_id) for job_id in job_ids])
-            *records, metas = refuse_errors(await pipeline.execute(raise_on_error=False))
-        return [bool(record) for record in records], metas
+            count, metas = refuse_errors(await pipeline.execute(raise_on_error=False))
+        if count == len(names):
+            return [True] * len(names), metas
+        return await self._presence_of_each(names), await self.results(job_ids)
+
+    async def _presence_of_each(self, names: Sequence[str]) -> list[bool]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.exists(name)
+            return [bool(count) for count in refuse_errors(await pipeline.execute(raise_on_error=False))]
 
     async def record_and_result(self, job_id: str) -> tuple[Mapping[bytes, bytes], bytes | None]:
         """What is known of one job."""

@@ -1,4 +1,4 @@
-"""The ``fleet`` command: submit, result, status, cancel, models, dead and doctor; other packages add theirs.
+"""The ``fleet`` command of a producer's install: jobs, models, queues, tenants, dead letters; others add theirs.
 
 A package adds commands with an entry point of the group ``inference_fleet.commands``: a callable
 ``register(app: typer.Typer) -> None``.
@@ -6,7 +6,6 @@ A package adds commands with an entry point of the group ``inference_fleet.comma
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Final
 
@@ -14,41 +13,15 @@ import typer
 
 from producer.cli_dead import dead
 from producer.cli_doctor import doctor
-from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl, takes
+from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_producer
-from producer.contract import Preset, Priority
+from producer.cli_queues import queues
+from producer.cli_submit import submit
+from producer.cli_tenants import tenants
 from producer.errors import FleetError, InvalidRequest
 from producer.jobs import JobStatus
 
 COMMAND_GROUP: Final = "inference_fleet.commands"
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitOptions:
-    """What ``fleet submit`` takes."""
-
-    model: Annotated[str, typer.Option(help="Served name of the model.")]
-    prompt: Annotated[str | None, typer.Option(help="The prompt; without it, standard input.")] = None
-    preset: Annotated[Preset | None, typer.Option(help="Sampling options to start from.")] = None
-    max_tokens: Annotated[int | None, typer.Option(help="Most output tokens.")] = None
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None
-    priority: Annotated[Priority, typer.Option(help="The lane to wait in.")] = Priority.NORMAL
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print its text, not the id.")] = False
-    redis_url: RedisUrl = DEFAULT_REDIS_URL
-
-
-@takes(SubmitOptions)
-def submit(options: SubmitOptions) -> None:
-    """Queue a job and print its id."""
-    sampling = {"preset": options.preset, "max_tokens": options.max_tokens, "temperature": options.temperature}
-    with open_producer(options.redis_url) as producer:
-        submission = producer.submit(
-            model=options.model,
-            prompt=sys.stdin.read().removesuffix("\n") if options.prompt is None else options.prompt,
-            sampling=sampling,
-            priority=options.priority,
-        )
-        typer.echo(producer.result(submission).text if options.wait else submission.job_id)
 
 
 def result(
@@ -135,6 +108,8 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     app.command()(cancel)
     app.command()(doctor)
     app.add_typer(models, name="models")
+    app.add_typer(queues, name="queues")
+    app.add_typer(tenants, name="tenants")
     app.add_typer(dead, name="dead")
     for command in commands:
         try:

@@ -5,16 +5,11 @@ from collections.abc import Iterable
 import typer
 
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
-from producer.connection import (
-    CONNECT_TIMEOUT_SECONDS,
-    SOCKET_TIMEOUT_SECONDS,
-    address,
-    asking,
-)
+from producer.cli_producer import open_client
+from producer.connection import address, asking
 from producer.doctor import Finding, Level, check_server
-from producer.errors import FleetUnreachable, InvalidRequest
+from producer.errors import FleetUnreachable
 from producer.queue_counts import QueueCounts, count_queues
-from producer.redis_client import connect
 
 
 def doctor(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
@@ -29,15 +24,7 @@ def doctor(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
 
 
 def _examine(redis_url: str) -> tuple[list[Finding], list[QueueCounts]]:
-    try:
-        client = connect(
-            redis_url,
-            connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
-            socket_timeout_seconds=SOCKET_TIMEOUT_SECONDS,
-        )
-    except ValueError as error:
-        raise InvalidRequest(f"--redis-url: {error}") from error
-    with client:
+    with open_client(redis_url) as client:
         try:
             with asking(redis_url):
                 reached = Finding(Level.OK, "reachable", address(redis_url))

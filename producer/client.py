@@ -1,25 +1,36 @@
 """The producer for threads: submit jobs, ask how they stand, wait for their results, cancel them; and dead letters."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from redis.exceptions import RedisError
+
 from producer import keys
 from producer.cancellation import prepare_cancel, read_cancel_reply
-from producer.connection import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, Deadline, asking, submitting
+from producer.connection import (
+    CONNECT_TIMEOUT_SECONDS,
+    SOCKET_TIMEOUT_SECONDS,
+    Deadline,
+    asking,
+    submit_trouble,
+    submitting,
+)
 from producer.contract import GenerationRequest, GenerationResult
 from producer.control_link import ControlLink
-from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_replay, replayed_job
-from producer.jobs import CancelOutcome, JobOutcome, JobStatus, ModelDeclaration, Submission, job_id_of
-from producer.map_run import MapRun
+from producer.jobs import CancelOutcome, JobOutcome, JobStatus, Submission, SubmitOutcome, job_id_of
+from producer.map_run import MapRun, wait_for_all
+from producer.operations import Operations
 from producer.outcome import status_of
-from producer.registry import checked_name, read_models
 from producer.result_wait import ResultWait
-from producer.submission import RESULT_SECONDS, Destination, RequestLike, as_request, enqueue_run, prepare, read_reply
+from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
+from producer.submit_run import SubmitRun
 from producer.window import Window
 
 
-class Producer:
+class Producer(Operations):
     """Submits jobs and fetches their results; safe to share between threads, and a context manager.
 
     ``redis_url`` is the fleet's Redis (``redis://``, ``rediss://``, ``unix://``, or ``sentinel://`` with hosts and the
@@ -112,125 +123,68 @@ class Producer:
             reply = self._link.cancel(prepare_cancel(job, self._destination))
         return read_cancel_reply(job_id_of(job), reply)
 
+    def submit_many(self, requests: Iterable[Submittable]) -> list[SubmitOutcome]:
+        """Queue any number of jobs, a few hundred at once, and say what became of each request, in order.
+
+        ``requests`` is pulled as the jobs are queued. A request that is refused is an outcome with its error, and the
+        others go on: it breaks the contract, its model is unknown, its idempotency key names another job, its queue is
+        full. An error of the iterable itself reaches the caller when all that came before is queued. Once begun, a
+        Redis that is away for less than half a minute only delays.
+
+        Raises:
+            BatchSubmitFailed: Redis could not be reached, or refused; it has the outcomes so far and the requests for
+                which none is known, which are safe to submit again.
+        """
+        run = SubmitRun(self._link, self._destination, requests)
+        try:
+            run.submit_all()
+        except RedisError as error:
+            raise run.batch.failure(submit_trouble(self._url, error)) from error
+        return run.batch.finish()
+
     def map(
-        self, requests: Iterable[RequestLike], *, window: int = 1000, in_order: bool = True
+        self, requests: Iterable[Submittable], *, window: int = 1000, in_order: bool = True
     ) -> Iterator[JobOutcome]:
         """Submit every request and yield every outcome, with at most ``window`` jobs out or not yet yielded.
 
         ``requests`` may be endless: it is pulled as there is room. A request that is refused is an outcome with a
-        failure (``invalid_request``, ``model_not_found``), as is a job that failed. With ``in_order`` the outcomes come
-        in the order of the requests, without it as they end. Jobs that are out when the caller stops iterating stay in
-        the fleet. Once begun, a Redis that is away for less than half a minute only delays.
+        failure (``invalid_request``, ``model_not_found``), as is a job that failed; one whose queue is full waits for
+        room in it. With ``in_order`` the outcomes come in the order of the requests, without it as they end. Jobs that
+        are out when the caller stops iterating stay in the fleet. Once begun, a Redis that is away for less than half
+        a minute only delays.
 
         Raises:
             SubmitFailed: Redis could not be reached, or refused.
         """
         run = MapRun(self._link, self._destination, requests, Window(window, in_order=in_order))
-        return self._translated(run)
+        return translated(run.outcomes(), partial(submitting, self._url))
 
-    def _translated(self, run: MapRun) -> Iterator[JobOutcome]:
-        outcomes = run.outcomes()
-        while True:
-            # Only our own steps run inside: an error that the caller throws into the iteration is the caller's.
-            with submitting(self._url):
-                outcome = next(outcomes, None)
-            if outcome is None:
-                return
-            yield outcome
+    def results(
+        self, jobs: Iterable[str | Submission], timeout_seconds: float | None = None, *, in_order: bool = False
+    ) -> Iterator[JobOutcome]:
+        """Yield how each of these jobs ended, as they end or in the order given; the timeout is for all of them.
 
-    def models(self) -> dict[str, ModelDeclaration]:
-        """The models that jobs may name.
+        Made for thousands: however many are waited for, they share one look at a time. A job that failed, or that
+        nothing is known of, is an outcome with a failure.
 
         Raises:
-            FleetUnreachable: Redis could not be reached, or refused.
+            ResultNotReady: some were still queued or running when the timeout ran out. Those that had ended were
+                yielded before.
+            FleetUnreachable: Redis was away when the timeout ran out, or refuses.
         """
-        with asking(self._url):
-            return read_models(self._link.models())
+        window = Window.over([job_id_of(job) for job in jobs], in_order=in_order)
+        outcomes = wait_for_all(self._link, window, Deadline(timeout_seconds))
+        return translated(outcomes, partial(asking, self._url))
 
-    def declare_model(self, name: str) -> None:
-        """Let jobs name this model before a worker has served it; no change if it is known.
 
-        Raises:
-            InvalidRequest: no model may have this name.
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            self._link.declare_model(checked_name(name))
-
-    def forget_model(self, name: str) -> bool:
-        """Refuse further jobs for this model; whether it was known. Jobs that wait stay queued.
-
-        Raises:
-            InvalidRequest: no model may have this name.
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            return self._link.forget_model(checked_name(name))
-
-    def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
-        """Dead letters, of one model or of all, the latest first.
-
-        Raises:
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        scan = LetterScan(limit, offset, model)
-        with asking(self._url):
-            while (places := scan.next_range) is not None:
-                scan.take(self._link.letters(*places))
-        return scan.found
-
-    def dead_letter_ids(self) -> list[str]:
-        """The ids of all dead letters, the latest first.
-
-        Raises:
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            return [letter_id.decode() for letter_id in self._link.letter_ids(0, -1)]
-
-    def dead_letter(self, letter_id: str) -> DeadLetter:
-        """One dead letter.
-
-        Raises:
-            UnknownDeadLetter: there is none of this id.
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            stored = self._link.letter(letter_id)
-        return found_letter(letter_id, stored)
-
-    def replay_dead_letter(self, letter_id: str) -> str:
-        """Queue the letter's message again, as new: its job's id. The job's failure is forgotten, as is a cancel of it.
-
-        A deadline in the message still holds: past it, the job ends as ``expired``.
-
-        Raises:
-            UnknownDeadLetter: there is none of this id (any more).
-            NotReplayable: it names no job.
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        while True:
-            letter = self.dead_letter(letter_id)
-            run = prepare_replay(letter, self._destination)
-            with asking(self._url):
-                reply = self._link.replay(run)
-            if (job_id := replayed_job(letter, reply)) is not None:
-                return job_id
-
-    def purge_dead_letters(self, letter_ids: Iterable[str]) -> int:
-        """Remove these dead letters for good; how many of them there were.
-
-        Raises:
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            return self._link.purge(list(letter_ids))
-
-    def purge_all_dead_letters(self) -> int:
-        """Remove every dead letter for good; how many there were.
-
-        Raises:
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            return self._link.purge_all()
+def translated(
+    outcomes: Iterator[JobOutcome], errors: Callable[[], AbstractContextManager[None]]
+) -> Iterator[JobOutcome]:
+    """The same outcomes, with the client library's errors in our words."""
+    while True:
+        # Only our own steps run inside: an error that the caller throws into the iteration is the caller's.
+        with errors():
+            outcome = next(outcomes, None)
+        if outcome is None:
+            return
+        yield outcome

@@ -72,9 +72,14 @@ def submitting(redis_url: str) -> Iterator[None]:
         yield
     except RedisError as error:
         raise SubmitFailed(
-            f"Redis at {address(redis_url)} could not be reached, or refused the job: {_reason(error)}. Nothing is "
-            "half-queued and submitting again is safe; with an idempotency_key it can not make a second job either"
+            f"{submit_trouble(redis_url, error)}. Nothing is half-queued and submitting again is safe; with an "
+            "idempotency_key it can not make a second job either"
         ) from error
+
+
+def submit_trouble(redis_url: str, error: RedisError) -> str:
+    """What happened to a submission, without a full stop."""
+    return f"Redis at {address(redis_url)} could not be reached, or refused the job: {_reason(error)}"
 
 
 def _reason(error: RedisError) -> str:

@@ -8,6 +8,7 @@
     ├── QueueFull           as many jobs of this model wait as may; nothing was queued
     ├── FleetUnreachable    Redis could not be reached, or refused; asking again is safe
     │   └── SubmitFailed    the same while submitting: no job is half-queued
+    │       └── BatchSubmitFailed   the same for many jobs: what is certain, and what to submit again
     ├── ResultNotReady      still queued or running when the caller's timeout ran out
     ├── ResultExpired       no such job: the id is wrong, or its result was kept long enough
     ├── NotCancellable      a Celery canvas sent this job: cancel it with Celery's own revoke

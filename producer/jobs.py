@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from producer.contract import Failure, GenerationResult
-from producer.errors import InferenceFailed
+from producer.errors import InferenceFailed, InvalidRequest, QueueFull, UnknownModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,30 @@ class Submission:
     """An earlier submission with the same idempotency key had made this job; nothing new was queued."""
     submission_token: str = ""
     """Tells this submission from a later one under the same id; a duplicate has that of the job it names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOutcome:
+    """What became of one request of a ``submit_many``: exactly one of ``submission`` and ``error`` is set."""
+
+    index: int
+    """Position of the request in what was given, from 0."""
+    submission: Submission | None = None
+    error: InvalidRequest | UnknownModel | QueueFull | None = None
+
+    def unwrap(self) -> Submission:
+        """The submission.
+
+        Raises:
+            InvalidRequest: the request breaks the contract, or its idempotency key names a job with another body.
+            UnknownModel: no worker ever served the model and no operator declared it.
+            QueueFull: as many jobs of the model wait as may.
+        """
+        if self.submission is not None:
+            return self.submission
+        if self.error is None:
+            raise ValueError("an outcome holds a submission or an error")
+        raise self.error
 
 
 def job_id_of(job: str | Submission) -> str:
@@ -64,10 +88,10 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """How one request of a ``map`` ended: exactly one of ``result`` and ``failure`` is set."""
+    """How one request of a ``map``, or a job of ``results``, ended: ``result`` or ``failure`` is set, never both."""
 
     index: int
-    """Position of the request in what was given to ``map``, from 0."""
+    """Position in what was given, from 0."""
     job_id: str | None
     """None for a request that was refused before it became a job."""
     result: GenerationResult | None = None

@@ -28,6 +28,7 @@ key or channel                          type       meaning and lifetime
 ``fleet:doorbell:<model>``              list       a token per burst of new messages, which wakes one waiting
                                                    worker; an hour
 ``fleet:doorbell-urgent:<model>``       list       the same for messages of the most urgent lane
+``fleet:doorbell-own:<consumer>``       list       a token by which a worker ends its own wait; a minute
 ``fleet:leases:<model>``                sorted     tag of each claimed message, by the moment its lease ends;
                                         set        until it is done
 ``fleet:leased:<model>``                hash       tag to the claimed message and who claimed it when; the same
@@ -113,7 +114,12 @@ def lane_of_step(model: str, step: int) -> str:
 
 def flow_lane_of_step(model: str, step: int) -> str:
     """The list that tells how many jobs of this lane wait in flows."""
-    return lane_of_step(model, step + 1)
+    return lane_of_step(model, flow_step(step))
+
+
+def flow_step(step: int) -> int:
+    """What stands in that list's name."""
+    return step + 1
 
 
 def all_lanes(model: str) -> list[str]:
@@ -145,6 +151,10 @@ class QueueKeys:
     def urgent_doorbell(self) -> str:
         """Tokens that wake workers for the most urgent lane."""
         return self._named("doorbell-urgent")
+
+    def doorbell_of(self, priority: Priority) -> str:
+        """Tokens that wake workers for a lane."""
+        return self.urgent_doorbell if priority is Priority.INTERACTIVE else self.doorbell
 
     @property
     def waiting(self) -> str:
@@ -209,6 +219,11 @@ class QueueKeys:
     def cancelled_channel(self) -> str:
         """Where cancellations are announced."""
         return self._named("cancelled")
+
+
+def own_doorbell(consumer: str) -> str:
+    """The list by which a consumer wakes itself."""
+    return f"fleet:doorbell-own:{consumer}"
 
 
 def job_record(job_id: str) -> str:

@@ -3,14 +3,56 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from redis import ConnectionPool
 from redis.client import PubSub
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from producer import keys
 from producer.connection import refuse_errors, was_cut_off
 from producer.redis_client import connect, database_of
 from producer.registry import declaration
 from producer.script import ScriptRun
+
+
+class Exchange:
+    """A script run that was sent, and its reply, which is read later: meanwhile the caller may do something else.
+
+    It has a connection of its own until the reply is read or :meth:`abandon` is called.
+    """
+
+    def __init__(self, pool: ConnectionPool, run: ScriptRun) -> None:
+        self._pool = pool
+        # The library's connections carry no types.
+        self._connection = cast("Any", pool.get_connection())
+        try:
+            self._connection.send_packed_command([run.encoded])
+        except BaseException:
+            self.abandon()
+            raise
+
+    def reply(self) -> Any:  # noqa: ANN401 - whatever the script replies
+        """What the server answered; an error of the client library where it is one."""
+        try:
+            reply = self._connection.read_response()
+        except ResponseError:
+            # The server answered, so the connection is as good as before.
+            self._release()
+            raise
+        except BaseException:
+            self.abandon()
+            raise
+        self._release()
+        return reply
+
+    def abandon(self) -> None:
+        """Give up the reply, and with it the connection; idempotent."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._release()
+
+    def _release(self) -> None:
+        self._pool.release(self._connection)
+        self._connection = None
 
 
 class Link:
@@ -32,6 +74,10 @@ class Link:
         """Run the enqueue script; sent once more when a kept connection was dead."""
         return cast("bytes", self._run_again(run))
 
+    def begin(self, run: ScriptRun) -> Exchange:
+        """Send a run of a script, but do not wait for its reply."""
+        return Exchange(self._redis.connection_pool, run)
+
     def _run_again(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
         """Run a script that may run twice: sent once more when a kept connection was dead."""
         try:
@@ -49,12 +95,20 @@ class Link:
 
     def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
         """Whether each has a record, and then its stored result."""
+        names = [keys.job_record(job_id) for job_id in job_ids]
         with self._redis.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.exists(keys.job_record(job_id))
+            pipeline.exists(*names)
             pipeline.mget([keys.result(job_id) for job_id in job_ids])
-            *records, metas = refuse_errors(pipeline.execute(raise_on_error=False))
-        return [bool(record) for record in records], metas
+            count, metas = refuse_errors(pipeline.execute(raise_on_error=False))
+        if count == len(names):
+            return [True] * len(names), metas
+        return self._presence_of_each(names), self.results(job_ids)
+
+    def _presence_of_each(self, names: Sequence[str]) -> list[bool]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.exists(name)
+            return [bool(count) for count in refuse_errors(pipeline.execute(raise_on_error=False))]
 
     def record_and_result(self, job_id: str) -> tuple[Mapping[bytes, bytes], bytes | None]:
         """What is known of one job."""

@@ -76,6 +76,11 @@ def not_ready(job_id: str) -> ResultNotReady:
     return ResultNotReady(f"job {job_id} is still queued or running; asking again is fine")
 
 
+def some_not_ready(waiting: int, total: int) -> ResultNotReady:
+    """The error of a caller whose timeout ran out before all of its jobs had ended."""
+    return ResultNotReady(f"{waiting:,} of {total:,} jobs are still queued or running; asking again is fine")
+
+
 def lost_job(job_id: str) -> Failure:
     """How a job ends of which Redis holds neither record nor result any more."""
     return Failure(code=FailureCode.INTERNAL, message=unknown_job(job_id))

@@ -1,4 +1,4 @@
-"""The models that the fleet takes jobs for, as they stand in the ``fleet:models`` hash."""
+"""The models that the fleet takes jobs for (``fleet:models``), and how many of theirs may wait (``fleet:limits``)."""
 
 from collections.abc import Mapping
 
@@ -32,3 +32,20 @@ def declaration(declared_by: str, since: float) -> bytes:
 def read_models(entries: Mapping[bytes, bytes]) -> dict[str, ModelDeclaration]:
     """The hash, by model name."""
     return {name.decode(): ModelDeclaration(**orjson.loads(value)) for name, value in sorted(entries.items())}
+
+
+def checked_limit(max_waiting_jobs: int | None) -> int | None:
+    """The limit, if a queue may have it.
+
+    Raises:
+        InvalidRequest: it is negative, or no whole number.
+    """
+    is_number = isinstance(max_waiting_jobs, int) and not isinstance(max_waiting_jobs, bool)
+    if max_waiting_jobs is None or (is_number and max_waiting_jobs >= 0):
+        return max_waiting_jobs
+    raise InvalidRequest(f"max_waiting_jobs: a whole number of jobs, or None for no limit; not {max_waiting_jobs!r}")
+
+
+def read_limits(entries: Mapping[bytes, bytes]) -> dict[str, int]:
+    """The hash of limits, by model name."""
+    return {name.decode(): int(value) for name, value in sorted(entries.items())}

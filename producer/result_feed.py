@@ -12,7 +12,7 @@ from producer.async_link import AsyncLink
 from producer.connection import FALLBACK_SECONDS, Outage
 from producer.outcome import is_settled
 from producer.tasks import end
-from producer.window import POLL_KEYS
+from producer.watch import POLL_KEYS
 
 Sighting = tuple[bool, bytes | None]
 """Whether a job has a record, and its stored result."""

@@ -24,9 +24,9 @@ class Script:
     sha: str
 
     @classmethod
-    def named(cls, name: str) -> Self:
-        """The script in ``<name>.lua``."""
-        text = script_text(name)
+    def named(cls, *names: str) -> Self:
+        """The script in ``<name>.lua``; of several, one after the other."""
+        text = "\n".join(map(script_text, names))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -37,3 +37,16 @@ class ScriptRun:
     script: Script
     keys: Sequence[str]
     arguments: Sequence[str | bytes | int]
+
+    @property
+    def encoded(self) -> bytes:
+        """The EVALSHA command as it travels, in Redis' own protocol: for runs with thousands of arguments."""
+        parts = [b"EVALSHA", self.script.sha.encode(), b"%d" % len(self.keys), *map(_as_bytes, self.keys)]
+        parts += map(_as_bytes, self.arguments)
+        lines = [b"*%d\r\n" % len(parts)]
+        lines += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
+        return b"".join(lines)
+
+
+def _as_bytes(part: str | bytes | int) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode()

@@ -1,61 +1,14 @@
-"""The bookkeeping of ``map``: which jobs are out, which outcomes may be handed over, how much room is left. No I/O."""
+"""The bookkeeping of ``map`` and ``results``: which jobs are out, which outcomes may be handed over. No I/O."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from time import monotonic
-from typing import Final
 
+from producer.chunk import Backlog, Chunk, IndexedJob
 from producer.contract import Failure
-from producer.errors import InvalidRequest
+from producer.errors import InvalidRequest, QueueFull
 from producer.jobs import JobOutcome, Submission
 from producer.outcome import Outcome, lost_job, read_outcome
-from producer.submission import PreparedJob, Refusal, RequestLike, as_request, prepare
-
-CHUNK_JOBS: Final = 100
-"""Most jobs that one run of the enqueue script submits."""
-CHUNK_BYTES: Final = 4 * 1024 * 1024
-"""Jobs that hold this much are sent, however few they are."""
-PULL_SECONDS: Final = 0.05
-"""A slow iterable is not waited for longer than this before what it gave is submitted."""
-POLL_KEYS: Final = 500
-"""Most results that one MGET asks for."""
-SHORTEST_POLL_SECONDS: Final = 0.01
-LONGEST_POLL_SECONDS: Final = 0.25
-PRESENCE_SECONDS: Final = 5.0
-"""How often jobs are looked for that Redis has lost."""
-
-
-class PollSchedule:
-    """When to look next: often while outcomes come in, less often while none do."""
-
-    def __init__(self) -> None:
-        self._pause_seconds = SHORTEST_POLL_SECONDS
-        self._presence_due_at = monotonic() + PRESENCE_SECONDS
-
-    def pause_seconds(self, *, progress: bool) -> float:
-        """How long to pause, given whether the last look brought an outcome."""
-        if progress:
-            self._pause_seconds = SHORTEST_POLL_SECONDS
-        pause_seconds = self._pause_seconds
-        self._pause_seconds = min(pause_seconds * 1.5, LONGEST_POLL_SECONDS)
-        return pause_seconds
-
-    def presence_is_due(self) -> bool:
-        """Whether this look should also find jobs that Redis has lost."""
-        now = monotonic()
-        if now < self._presence_due_at:
-            return False
-        self._presence_due_at = now + PRESENCE_SECONDS
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedJob:
-    """A prepared job and the position of its request."""
-
-    index: int
-    prepared: PreparedJob
+from producer.submission import Refusal, Submittable, as_job
+from producer.watch import Watch
 
 
 class Window:
@@ -68,46 +21,71 @@ class Window:
         self._in_order = in_order
         self._taken = 0
         self._handed_over = 0
-        self._waiting: defaultdict[str, list[int]] = defaultdict(list)
+        self._backlog = Backlog()
         self._ready: dict[int, JobOutcome] = {}
+        self.watch = Watch()
+
+    @classmethod
+    def over(cls, job_ids: Sequence[str], *, in_order: bool) -> "Window":
+        """A window over jobs that were submitted before."""
+        window = cls(max(1, len(job_ids)), in_order=in_order)
+        for job_id in job_ids:
+            window.watch.add(job_id, window._next_index())
+        return window
 
     @property
     def room(self) -> int:
         """How many more requests may be taken now."""
-        return self._size - (self._taken - self._handed_over)
+        return self._size - self.open_jobs
+
+    @property
+    def open_jobs(self) -> int:
+        """How many were taken and not handed over."""
+        return self._taken - self._handed_over
 
     @property
     def is_empty(self) -> bool:
         """Whether everything taken was handed over."""
-        return self._taken == self._handed_over
+        return not self.open_jobs
 
-    def take(self, request: RequestLike) -> IndexedJob | None:
-        """Give the next request its index; None when it is refused, which is its outcome."""
-        index, self._taken = self._taken, self._taken + 1
+    def start_chunk(self) -> Chunk:
+        """What to send next; it begins with jobs that found their queue full."""
+        return Chunk(self._backlog.due())
+
+    def take(self, request: Submittable, chunk: Chunk) -> None:
+        """Give the next request its index and put it into the chunk.
+
+        One that is refused has its outcome; one whose queue is full waits behind those that wait for room there.
+        """
+        index = self._next_index()
         try:
-            return IndexedJob(index, prepare(as_request(request)))
+            job = IndexedJob(index, as_job(request))
         except InvalidRequest as error:
             self._refuse(index, error)
-            return None
+            return
+        if not self._backlog.hold(job):
+            chunk.add(job)
 
-    def submitted(self, jobs: Iterable[IndexedJob], found: Iterable[Submission | Refusal]) -> None:
+    def _next_index(self) -> int:
+        index, self._taken = self._taken, self._taken + 1
+        return index
+
+    def submitted(self, jobs: Sequence[IndexedJob], found: Iterable[Submission | Refusal]) -> None:
         """Note what became of each."""
+        full = []
         for job, became in zip(jobs, found, strict=True):
             if isinstance(became, Submission):
-                self._waiting[became.job_id].append(job.index)
+                self.watch.add(became.job_id, job.index)
+            elif isinstance(became, QueueFull):
+                full.append(job)
             else:
                 self._refuse(job.index, became)
-
-    def waiting(self) -> list[list[str]]:
-        """The ids of the jobs that are out, in slices for one MGET each."""
-        ids = list(self._waiting)
-        return [ids[start : start + POLL_KEYS] for start in range(0, len(ids), POLL_KEYS)]
+        self._backlog.settle(jobs, full)
 
     def seen(self, job_ids: Sequence[str], metas: Sequence[bytes | None]) -> None:
         """Note what an MGET of their results gave."""
         for job_id, meta in zip(job_ids, metas, strict=True):
-            outcome = read_outcome(meta)
-            if outcome is not None:
+            if meta is not None and (outcome := read_outcome(meta)) is not None:
                 self._settle(job_id, outcome)
 
     def present(self, job_ids: Sequence[str], records: Sequence[bool], metas: Sequence[bytes | None]) -> None:
@@ -130,7 +108,7 @@ class Window:
         failure = outcome if isinstance(outcome, Failure) else None
         result = None if isinstance(outcome, Failure) else outcome
         # Requests with one idempotency key are one job, and each of them gets its outcome.
-        for index in self._waiting.pop(job_id):
+        for index in self.watch.settle(job_id):
             self._ready[index] = JobOutcome(index, job_id, result, failure)
 
     def _refuse(self, index: int, error: Refusal) -> None:

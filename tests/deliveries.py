@@ -9,8 +9,9 @@ from typing import Any, Self
 from producer.contract import GenerationRequest
 from producer.message import NewJob, task_message
 from tests.leasing import MODEL, LeaseQueue
+from workers.transport.claimed import ClaimedMessage
 from workers.transport.drain_policy import Place
-from workers.transport.lease_store import ClaimedMessage, LeaseStore
+from workers.transport.lease_store import LeaseStore
 from workers.transport.leases import Leases
 from workers.transport.ledger import Held, Ledger
 

@@ -13,7 +13,8 @@ from producer import keys
 from producer.contract import Priority
 from producer.script import FLOWS_SCRIPT
 from tests.waiting import eventually
-from workers.transport.lease_store import ClaimedMessage, DeadLetter, Finish, LeasePolicy, LeaseStore
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.lease_store import DeadLetter, Finish, LeasePolicy, LeaseStore
 
 MODEL: Final = "llama"
 POLICY: Final = LeasePolicy(lease_seconds=3600.0)

@@ -16,9 +16,10 @@ from celery.states import READY_STATES
 from redis import Redis
 
 from producer import keys
+from producer.contract import GenerationResult, Usage
 from producer.redis_client import connect
 from producer.sentinel_address import names_sentinels
-from workers.pool.outcome import current_tag
+from workers.pool.outcome import current_outcome, current_tag
 from workers.transport.lease_store import Finish, FinishStatus
 from workers.transport.leases import Leases
 from workers.transport.ledger import Held
@@ -87,18 +88,30 @@ class FleetBackend(RedisBackend):
         return True
 
     def _end(self, held: Held, task_id: str, value: bytes) -> None:
+        usage = self._usage_of(held)
         end = Finish(
             tag=held.tag,
             result_key=keys.result(task_id),
             result=value,
             lifetime_seconds=int(self.expires or 0),
             dead_letter=held.dead_letter,
+            tokens=usage.total_tokens if usage else None,
         )
         group: list[Finish] | None = getattr(self._local, "ends", None)
         if group is not None:
             group.append(end)
         elif self.leases is not None:
             self.leases.end([end])
+
+    def _usage_of(self, held: Held) -> Usage | None:
+        """What the delivery's answer took, if it is this thread's outcome; the next claims are measured by it."""
+        outcome = current_outcome.get(None) if current_tag.get() == held.tag else None
+        if not isinstance(outcome, GenerationResult):
+            return None
+        if self.leases is not None:
+            usage = outcome.usage
+            self.leases.appetite.learn(held.message.prompt_bytes, usage.prompt_tokens, usage.completion_tokens)
+        return outcome.usage
 
     @contextlib.contextmanager
     def grouped(self) -> Iterator[None]:

@@ -14,6 +14,8 @@ from workers.cpu_defaults import OWN_KV_CACHE_VARIABLE, with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig
 from workers.memory_share import gpu_share, machine_share
 from workers.observe.gpu_memory import gpu_memory_bytes
+from workers.pool.runner import BatchLimits
+from workers.transport.drain_policy import DrainPolicy
 from workers.transport.lease_store import LeasePolicy
 from workers.transport.service import Consumption
 
@@ -105,12 +107,25 @@ def app_settings(settings: Settings) -> AppSettings:
 
 def consumption(settings: Settings, worker: str, engine: Engine) -> Consumption:
     """What the worker of this node name takes, and how much."""
+    slots = concurrency(settings, engine)
     return Consumption(
         model=settings.model.served_as,
         worker=worker,
-        slots=concurrency(settings, engine),
+        slots=slots,
+        reserved_slots=min(reserved_slots(settings, engine), slots // SEQUENCES_PER_RESERVED),
         batch_max_jobs=settings.worker.batch_max_jobs,
+        capacity=engine.capacity(),
         policy=LeasePolicy(
-            settings.worker.lease_seconds, settings.worker.max_deliveries, settings.results.job_record_seconds
+            settings.worker.lease_seconds,
+            settings.worker.max_deliveries,
+            settings.results.job_record_seconds,
+            DrainPolicy(prefix_window_seconds=settings.worker.prefix_window_seconds),
         ),
     )
+
+
+def batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
+    """How the pool fills the engine."""
+    worker = settings.worker
+    seats, reserved = engine.capacity().max_num_seqs, reserved_slots(settings, engine)
+    return BatchLimits(worker.batch_max_jobs, worker.batch_max_wait_ms / 1000, seats, reserved)

@@ -29,7 +29,7 @@ from workers.app import make_app
 from workers.engine.base import EngineError, EngineOptionsInvalid
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
-from workers.from_settings import app_settings, concurrency, connection, consumption, make_engine
+from workers.from_settings import app_settings, batch_limits, concurrency, connection, consumption, make_engine
 from workers.inference.answer import Answerer
 from workers.journal import Journal, Lifetimes
 from workers.logs import set_up_logging
@@ -38,7 +38,6 @@ from workers.observe.metrics import WorkerMetrics
 from workers.observe.phase import Phase, WorkerState
 from workers.parent import end_with_parent
 from workers.pool.engine_pool import EnginePool, PoolRuntime
-from workers.pool.runner import BatchLimits
 from workers.registry import record_served_model
 from workers.server_check import ServerDropsJobs, refuse_a_server_that_evicts
 from workers.supervisor import OVERRIDES_VARIABLE
@@ -148,6 +147,7 @@ class WorkerProcess:
         # A claim that is sent twice claims twice: its own errors are what it is tried again by.
         connect = partial(connection, settings.redis, retries=0)
         service = LeaseService(connect, consumption(settings, self._node, self._host.engine))
+        service.leases.appetite.calibrate(self._host.bytes_per_token)
         app = make_app(app_settings(settings), service.leases)
         worker = self._celery_worker(app, self._pool_runtime(service, journal))
         self._host.on_death(self._on_engine_death)
@@ -169,7 +169,7 @@ class WorkerProcess:
         return PoolRuntime(
             host=self._host,
             answerer=Answerer(self._host.engine, self._served, self._node, now=service.clock.now),
-            limits=BatchLimits(settings.batch_max_jobs, settings.batch_max_wait_ms / 1000),
+            limits=batch_limits(self._settings, self._host.engine),
             observer=self._metrics,
             journal=journal,
             leases=service.leases,

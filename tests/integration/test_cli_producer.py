@@ -1,10 +1,12 @@
 """The ``fleet`` command as a shell sees it: standard output, one line on standard error, exit codes."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import redis
@@ -76,6 +78,89 @@ def test_submit_can_wait_for_the_answer(redis_url: str) -> None:
     fleet(redis_url, "models", "declare", "m")
     with Answerer(redis_url):
         assert fleet(redis_url, "submit", "--model", "m", "--prompt", "echo", "--wait").stdout == "echo\n"
+
+
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_a_file_is_submitted_line_by_line_with_a_line_of_json_for_each(
+    redis_url: str, tmp_path: Path, *, is_piped: bool
+) -> None:
+    """What a line leaves out comes from the options; a bad line costs only itself, and the exit code."""
+    fleet(redis_url, "models", "declare", "m")
+    lines = [
+        '{"prompt": "first"}',
+        "",
+        "not json",
+        '{"prompt": "second", "priority": "interactive", "sampling": {"max_tokens": 7}}',
+        '{"model": "typo", "prompt": "x"}',
+        "[1]",
+        '{"prompt": "first", "idempotency_key": "k", "tempratur": 1}',
+    ]
+    text = "\n".join(lines)
+    (tmp_path / "jobs.jsonl").write_text(text)
+    source = ("--file", "-" if is_piped else str(tmp_path / "jobs.jsonl"))
+    options = ("--model", "m", "--priority", "batch", "--temperature", "0.5")
+    run = fleet(redis_url, "submit", *source, *options, stdin=text if is_piped else "")
+
+    printed = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["line"] for each in printed] == [1, 3, 4, 5, 6, 7]
+    codes = [each["error"]["code"] if "error" in each else None for each in printed]
+    assert codes == [None, "invalid_request", None, "model_not_found", "invalid_request", "invalid_request"]
+    assert "not JSON" in printed[1]["error"]["message"]
+    assert (run.returncode, run.stderr) == (1, "fleet: 4 of 6 requests were refused\n")
+    with redis.Redis.from_url(redis_url) as client:
+        [batch], [interactive] = (
+            client.lrange(keys.lane("m", lane), 0, -1) for lane in (Priority.BATCH, Priority.INTERACTIVE)
+        )
+    assert printed[0]["job_id"].encode() in batch
+    assert printed[2]["job_id"].encode() in interactive
+    assert '"sampling":{"max_tokens":7,"temperature":0.5}' in interactive.decode().replace("\\", "")
+
+
+def test_a_file_that_is_all_good_exits_with_0_and_one_that_is_not_there_is_an_error(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """An empty one is good too."""
+    fleet(redis_url, "models", "declare", "m")
+    file = tmp_path / "jobs.jsonl"
+    file.write_text("")
+    assert (fleet(redis_url, "submit", "--file", str(file)).returncode, file.unlink()) == (0, None)
+    assert "--file" in failed(fleet(redis_url, "submit", "--file", str(file)))
+
+    file.write_text('{"model": "m", "prompt": "x"}\n' * 500)
+    run = fleet(redis_url, "submit", "--file", str(file))
+    assert (run.returncode, len(run.stdout.splitlines())) == (0, 500)
+
+
+def test_a_file_for_a_redis_that_is_not_there_names_the_lines_that_are_in_doubt(tmp_path: Path) -> None:
+    """On the one line of every error."""
+    file = tmp_path / "jobs.jsonl"
+    file.write_text('{"model": "m", "prompt": "x"}\n' * 3)
+
+    error = failed(fleet(f"redis://127.0.0.1:{free_port()}/0", "submit", "--file", str(file)))
+
+    assert "Lines 1 to 3 are queued or not" in error
+
+
+@pytest.mark.parametrize("more", [("--prompt", "x"), ("--wait",)])
+def test_a_file_goes_with_neither_a_prompt_nor_waiting(redis_url: str, more: tuple[str, ...]) -> None:
+    """A usage error."""
+    assert fleet(redis_url, "submit", "--file", "-", *more).returncode == 2
+
+
+def test_queues_are_listed_with_their_limits(redis_url: str) -> None:
+    """Set and lifted by command, obeyed by the next submit."""
+    fleet(redis_url, "models", "declare", "m")
+    assert fleet(redis_url, "queues", "limit", "m", "--max-waiting-jobs", "1").returncode == 0
+    assert fleet(redis_url, "submit", "--model", "m", "--prompt", "x").returncode == 0
+    assert "at most 1 may" in failed(fleet(redis_url, "submit", "--model", "m", "--prompt", "x"))
+
+    header, row = fleet(redis_url, "queues").stdout.splitlines()
+    assert header.split() == ["MODEL", "WAITING", "LIMIT", "LEASED", "DELAYED", "SUSPECT", "DEAD"]
+    assert row.split() == ["m", "1", "1", "0", "0", "0", "0"]
+
+    assert fleet(redis_url, "queues", "limit", "m", "--max-waiting-jobs", "none").returncode == 0
+    assert fleet(redis_url, "queues").stdout.splitlines()[1].split()[2] == "none"
+    assert "a whole number, or 'none'" in failed(fleet(redis_url, "queues", "limit", "m", "--max-waiting-jobs", "x"))
 
 
 def test_a_failed_job_is_told_with_its_code(redis_url: str, results: Results) -> None:

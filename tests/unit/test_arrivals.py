@@ -12,8 +12,9 @@ from kombu.transport.virtual import Channel, Message
 from producer.contract import FailureCode
 from tests.deliveries import SUBMISSION, claimed, job_message, stock_message
 from workers.transport.arrivals import Arrival, Fate, Rules, judge, parse, screenable
+from workers.transport.claimed import ClaimedMessage
 from workers.transport.drain_policy import Place
-from workers.transport.lease_store import ClaimedMessage, Screening
+from workers.transport.lease_store import Screening
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 RULES = Rules("fleet.llama", max_deliveries=3, server_seconds=NOW.timestamp(), offset_seconds=0.0)

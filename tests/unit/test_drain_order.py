@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import redis
 
 from producer import keys
 from producer.contract import Priority
@@ -331,3 +332,15 @@ def test_accounts_hold_what_came_back_as_well(queue: LeaseQueue) -> None:
     assert queue.client.hgetall(queue.keys.running) == {}
     [again] = store.claim(5, 0).messages
     assert (again.raw, again.delivery) == (b"a0", 2)
+
+
+def test_what_was_taken_before_a_claim_failed_is_under_a_lease(queue: LeaseQueue) -> None:
+    """Its consumer heard an error, and finds it by the lease: nothing is lost to a stranger's key."""
+    queue.place(*several(2, "a"))
+    queue.push(b"urgent", priority=INTERACTIVE)
+    queue.client.set(f"fleet:shares:3:{MODEL}", "not a sorted set")
+    store = queue.store()
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        store.claim(3, 0)
+    assert len(store.own_tags()) + sum(queue.client.llen(name) for name in keys.all_lanes(MODEL)) == 3
+    assert len(store.own_tags()) >= 1

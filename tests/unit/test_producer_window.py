@@ -4,28 +4,30 @@ import json
 
 import pytest
 
+from producer.chunk import Chunk, IndexedJob
 from producer.contract import FailureCode, GenerationRequest
-from producer.errors import InvalidRequest, UnknownModel
+from producer.errors import InvalidRequest, QueueFull, UnknownModel
 from producer.jobs import Submission
 from producer.submission import Refusal, RequestLike
-from producer.window import (
-    LONGEST_POLL_SECONDS,
-    POLL_KEYS,
-    SHORTEST_POLL_SECONDS,
-    PollSchedule,
-    Window,
-)
+from producer.window import Window
 from tests.finishing import generation_result
 
 REQUEST = GenerationRequest(model="m", prompt="x")
+
+
+def taken(window: Window, request: RequestLike = REQUEST) -> IndexedJob:
+    """Take one more request; its job."""
+    chunk = Chunk()
+    window.take(request, chunk)
+    [job] = chunk.jobs
+    return job
 
 
 def submit(window: Window, count: int = 1) -> list[str]:
     """Take and submit so many requests; their job ids."""
     ids = []
     for _ in range(count):
-        job = window.take(REQUEST)
-        assert job is not None
+        job = taken(window)
         window.submitted([job], [Submission(job.prepared.job_id, 1.5)])
         ids.append(job.prepared.job_id)
     return ids
@@ -67,11 +69,10 @@ def test_requests_that_are_one_job_each_get_its_outcome() -> None:
     """Two requests with one idempotency key."""
     window = Window(5, in_order=True)
     [first] = submit(window)
-    job = window.take(REQUEST)
-    assert job is not None
+    job = taken(window)
     window.submitted([job], [Submission(first, 1.5, duplicate=True)])
 
-    assert window.waiting() == [[first]]
+    assert window.watch.everything() == [[first]]
     window.seen([first], [meta(first)])
 
     assert [(outcome.index, outcome.job_id) for outcome in window.hand_over()] == [(0, first), (1, first)]
@@ -82,7 +83,10 @@ def test_a_request_that_breaks_the_contract_is_an_outcome(request_: RequestLike)
     """It takes its place in the order and never becomes a job."""
     window = Window(2, in_order=True)
 
-    assert window.take(request_) is None
+    chunk = Chunk()
+    window.take(request_, chunk)
+
+    assert chunk.jobs == []
     [outcome] = window.hand_over()
     assert (outcome.index, outcome.job_id, outcome.result) == (0, None, None)
     assert outcome.failure is not None
@@ -96,8 +100,7 @@ def test_a_request_that_breaks_the_contract_is_an_outcome(request_: RequestLike)
 def test_a_job_that_the_script_refuses_is_an_outcome(refusal: Refusal, code: FailureCode) -> None:
     """The map goes on."""
     window = Window(2, in_order=True)
-    job = window.take(REQUEST)
-    assert job is not None
+    job = taken(window)
 
     window.submitted([job], [refusal])
 
@@ -114,30 +117,39 @@ def test_a_job_that_redis_lost_is_an_outcome_not_an_endless_wait() -> None:
     window.present(ids, [False, True], [None, None])
 
     [outcome] = window.hand_over()
-    assert (outcome.index, window.waiting()) == (0, [[ids[1]]])
+    assert (outcome.index, window.watch.everything()) == (0, [[ids[1]]])
     assert outcome.failure is not None
     assert "nothing is known" in outcome.failure.message
 
 
-def test_many_results_are_asked_for_in_slices() -> None:
-    """One command never carries more keys than fit its limit."""
-    window = Window(POLL_KEYS + 1, in_order=True)
-    submit(window, POLL_KEYS + 1)
+def test_a_job_that_found_its_queue_full_is_sent_again_before_later_ones_of_its_model() -> None:
+    """It keeps its place in the order and in the window, and others pass it by."""
+    window = Window(4, in_order=True)
+    first, other = taken(window), taken(window, {"model": "n", "prompt": "x"})
+    window.submitted([first, other], [QueueFull("m", 5, 5), Submission(other.prepared.job_id, 1.5)])
 
-    assert [len(ids) for ids in window.waiting()] == [POLL_KEYS, 1]
+    chunk = window.start_chunk()
+    window.take(REQUEST, chunk)
+    window.take({"model": "n", "prompt": "y"}, chunk)
+
+    assert [job.index for job in chunk.jobs] == [0, 3]
+    assert (window.room, handed_over(window)) == (0, [])
+    window.submitted(chunk.jobs, [Submission(job.prepared.job_id, 1.5) for job in chunk.jobs])
+    assert [job.index for job in window.start_chunk().jobs] == [2]
+
+
+def test_a_window_over_submitted_jobs_hands_over_each_by_its_place() -> None:
+    """One that is named twice ends twice."""
+    window = Window.over(["a", "b", "a"], in_order=False)
+
+    window.seen(["b"], [meta("b")])
+    window.present(["a"], [False], [None])
+
+    assert [(outcome.index, outcome.job_id) for outcome in window.hand_over()] == [(1, "b"), (0, "a"), (2, "a")]
+    assert window.is_empty
 
 
 def test_a_window_without_room_for_one_job_is_refused() -> None:
     """It would never end."""
     with pytest.raises(InvalidRequest, match="window"):
         Window(0, in_order=True)
-
-
-def test_polling_slows_down_in_silence_and_speeds_up_with_news() -> None:
-    """Within its two limits."""
-    schedule = PollSchedule()
-    pauses = [schedule.pause_seconds(progress=False) for _ in range(20)]
-
-    assert pauses == sorted(pauses)
-    assert (pauses[0], pauses[-1]) == (SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS)
-    assert schedule.pause_seconds(progress=True) == SHORTEST_POLL_SECONDS

@@ -12,6 +12,9 @@ from config.sources import parsed_option
 
 ENGINES_PER_GPU: Final = "worker.engines_per_gpu"
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; without it fleet.toml, if there.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: --set engine.options.max_num_seqs=64; may be repeated.")
+]
 RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Overrides redis.url.")]
 
 
@@ -27,10 +30,7 @@ class FleetOptions:
         str | None, typer.Option(help="Engines that share each GPU and its memory: a number, or auto, measured.")
     ] = None
     profile: Annotated[str | None, typer.Option(help="Named profile (fleet config profiles), or a TOML file.")] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting: --set engine.options.max_num_seqs=64; may be repeated."),
-    ] = None
+    settings: SetOption = None
 
     def overrides(self) -> dict[str, Any]:
         """The settings by dotted name: the options that were given, then ``--set``, which wins.

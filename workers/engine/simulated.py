@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, TextIO
 
 from producer.contract import FailureCode, GenerationRequest
 from producer.strict import unknown_name
@@ -46,6 +47,8 @@ class SimulatedOptions:
     """Jobs that run together; the rest waits in order of arrival. A job takes one slot whatever its ``n``."""
     max_model_len: int = 2_048
     """Longest prompt plus output, in words."""
+    kv_cache_tokens: int | None = None
+    """What it says that its KV cache holds; it has none."""
     seconds_per_token: float = 0.001
     start_seconds: float = 0.0
     """How long the start takes."""
@@ -54,6 +57,8 @@ class SimulatedOptions:
     device_engines: float = 1.0
     """How many of them fill that device."""
     start_fault: Literal["", "fails"] = ""
+    slot_log: str = ""
+    """A file that gets a line per job that had a slot: when it was given and when left, in seconds since the epoch."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_model_len"):
@@ -103,7 +108,7 @@ class SimulatedEngine(Engine):
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
         self._options = SimulatedOptions.of(self._config)
-        self._slots = Slots(self._options.max_num_seqs)
+        self._slots = Slots(self._options.max_num_seqs, self._slot_log())
         await asyncio.sleep(self._options.start_seconds)
         if self._options.start_fault:
             raise EngineStartFailed("the simulated engine was told to fail (engine option start_fault)")
@@ -115,6 +120,14 @@ class SimulatedEngine(Engine):
         self._device = SimulatedDevice(self._options.device_folder, self._options.device_engines)
         self._device.enter()
         self._death = None
+
+    def _slot_log(self) -> TextIO | None:
+        if not self._options.slot_log:
+            return None
+        try:
+            return Path(self._options.slot_log).open("a", buffering=1)
+        except OSError as error:
+            raise EngineOptionsInvalid(f"engine option 'slot_log' cannot be written: {error}") from error
 
     def _die(self) -> None:
         self._death = DIED
@@ -204,12 +217,14 @@ class SimulatedEngine(Engine):
 
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""
-        return Capacity(self._options.max_num_seqs, self._options.max_model_len)
+        options = self._options
+        return Capacity(options.max_num_seqs, options.max_model_len, options.kv_cache_tokens)
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""
         self._death = self._death or "the engine is closed"
         self._stop_all()
+        self._slots.close()
         self._device.leave()
         if self._core is not None:
             await self._core.close()

@@ -13,7 +13,8 @@ import orjson
 
 from producer.contract import FailureCode
 from workers.inference.classify import Failed
-from workers.transport.lease_store import ClaimedMessage, DeadLetter, Screening
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.lease_store import DeadLetter, Screening
 from workers.transport.ledger import Held
 
 MAX_CLOCK_DIFFERENCE_SECONDS: Final = 0.5

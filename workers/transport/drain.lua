@@ -3,18 +3,18 @@
 -- however many wait.
 --
 -- options  lane_shares, lane_patience (by index), deadline_horizon, prefix_window (seconds), lead_tokens,
---          bytes_per_token, output_tokens, room_tokens (-1: endless), recent ("<tenant>|<prefix>")
+--          bytes_per_token, output_tokens, room_tokens (-1: endless), block_tokens, recent ("<tenant>|<prefix>")
 
 local function waits(queue, index)
   return queue.plain[index] + queue.flows[index] > 0
 end
 
-local function open_queue(model, steps, lanes, options)
+local function open_queue(model, steps, lanes, options, has_no_flows)
   local queue = {model = model, steps = steps, lanes = lanes, options = options, plain = {}, flows = {}, turns = {},
     tenants = {}, blocked = {}, at_limit = {}, lanes_waiting = 0}
   for index, step in ipairs(steps) do
     queue.plain[index] = redis.call('LLEN', lanes[index])
-    queue.flows[index] = redis.call('LLEN', flow_lane(step, model))
+    queue.flows[index] = has_no_flows and 0 or redis.call('LLEN', flow_lane(step, model))
     if waits(queue, index) then
       queue.lanes_waiting = queue.lanes_waiting + 1
     end
@@ -106,8 +106,14 @@ local function estimate_tokens(options, at, message)
   return math.ceil(prompt_tokens + math.min(output or options.output_tokens, options.output_tokens))
 end
 
+-- What a job takes of the KV cache, which is given out in blocks.
+local function memory_of(options, tokens)
+  return math.ceil(tokens / options.block_tokens) * options.block_tokens
+end
+
 local function fits(queue, tokens)
   local room_tokens = queue.options.room_tokens
+  tokens = memory_of(queue.options, tokens)
   if room_tokens >= 0 and tokens > room_tokens and not queue.holds_nothing then
     queue.is_full = true
     return false
@@ -173,7 +179,6 @@ local function take_flow(queue, index, number)
   end
   redis.call('RPOP', flow_lane(step, model))
   queue.flows[index] = queue.flows[index] - 1
-  charge(queue, index, at.tenant, tokens)
   return {place = at.text, message = message, tokens = tokens, tenant = at.tenant}
 end
 
@@ -264,7 +269,6 @@ local function take_from(queue, index, now)
   if tenant == '' and is_list_first(queue, index, head) then
     local taken = take_plain(queue, index)
     if taken then
-      charge(queue, index, '', taken.tokens)
       taken.tenant = ''
     end
     return taken

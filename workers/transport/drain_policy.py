@@ -52,6 +52,8 @@ class Room:
     """Of its free slots, those for the most urgent lane alone."""
     tokens: int | None = None
     """Tokens whose KV cache fits beside what it holds; None: no bound."""
+    block_tokens: int = 1
+    """The cache is given out in blocks of so many."""
     bytes_per_token: float = BYTES_PER_TOKEN
     """Of prompts, as it has seen them."""
     output_tokens: int = UNKNOWN_OUTPUT_TOKENS
@@ -72,13 +74,23 @@ class Place:
         return int(self.text.partition("|")[0])
 
     @property
+    def is_flow(self) -> bool:
+        """Whether it is more than the lane's list."""
+        return "|" in self.text
+
+    @property
     def prefix(self) -> str:
         """Tenant and prompt prefix, as claims name them; empty for a job that shares none."""
-        parts = self.text.split("|")
-        return f"{parts[1]}|{parts[6]}" if len(parts) == _PARTS and parts[6] else ""
+        if not self.is_flow:
+            return ""
+        _, tenant, *_, prefix = self.text.split("|")
+        return prefix and f"{tenant}|{prefix}"
 
-
-_PARTS: Final = 7
+    @property
+    def prompt_bytes(self) -> int | None:
+        """Size of the prompt; None for one that came as tokens."""
+        size = self.text.split("|")[3]
+        return int(size) if size.isdigit() else None
 
 
 def options_json(policy: DrainPolicy, room: Room) -> str:
@@ -93,6 +105,7 @@ def options_json(policy: DrainPolicy, room: Room) -> str:
             "bytes_per_token": room.bytes_per_token,
             "output_tokens": room.output_tokens,
             "room_tokens": -1 if room.tokens is None else max(0, room.tokens),
+            "block_tokens": room.block_tokens,
             "recent": room.recent_prefixes,
         }
     )

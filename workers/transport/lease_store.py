@@ -4,7 +4,6 @@ A *delivery* is one claim of one message; its *tag* is fresh, so whatever arrive
 Times come from the Redis server: the clocks of workers play no part in who holds what.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,12 +13,14 @@ import redis
 from redis.commands.core import Script
 
 from producer import keys
-from workers.transport.drain_policy import DrainPolicy, Place, Room, options_json
+from workers.transport.claimed import Claim, claimed_message
+from workers.transport.drain_policy import DrainPolicy, Room, options_json
 from workers.transport.scripts import SCRIPTS
 
 ANY_ROOM: Final = Room()
 SUSPECT_GROUP_JOBS: Final = 8
 """Suspects that share an engine; of each group that dies again, every member gets its last delivery alone."""
+OWN_DOORBELL_SECONDS: Final = 60
 REAP_LIMIT: Final = 100
 RENEW_LIMIT: Final = 1000
 """Tags in one call, so that none keeps the server long."""
@@ -67,40 +68,6 @@ class LeasePolicy:
     record_lifetime_seconds: int = keys.JOB_RECORD_SECONDS
     """How long it is remembered that a message's attempts went wrong."""
     drain: DrainPolicy = field(default_factory=DrainPolicy)
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedMessage:
-    """One delivery."""
-
-    tag: str
-    place: Place
-    delivery: int
-    """1 for the first; above the policy's ``max_deliveries`` the message must not be run any more."""
-    retries: int
-    history: tuple[dict[str, Any], ...]
-    """One object per attempt that went wrong: ``at``, ``claimed_at``, ``worker``, ``delivery``, ``event``."""
-    raw: bytes
-    tokens: int = 0
-    """Prompt and output, as far as the claim could tell."""
-
-    @property
-    def step(self) -> int:
-        """Celery's priority of the lane it came from."""
-        return self.place.step
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What one call of :meth:`LeaseStore.claim` brought."""
-
-    server_seconds: float
-    """The server's clock, in seconds since the epoch."""
-    is_isolating: bool
-    """The consumer runs suspects apart: until they are done it gets nothing else."""
-    is_full: bool
-    """What is next needs more memory than there is room."""
-    messages: tuple[ClaimedMessage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +130,18 @@ class LeaseStore:
         """Whether this consumer claimed under this tag; kombu's own tags are others."""
         return isinstance(tag, str) and tag.startswith(f"{self._consumer}.")
 
+    @property
+    def own_doorbell(self) -> str:
+        """Where this consumer wakes itself."""
+        return keys.own_doorbell(self._consumer)
+
+    def ring_own_doorbell(self) -> None:
+        """End this consumer's wait."""
+        with self._client.pipeline() as transaction:
+            transaction.lpush(self.own_doorbell, "1")
+            transaction.expire(self.own_doorbell, OWN_DOORBELL_SECONDS)
+            transaction.execute()
+
     def own_tags(self) -> list[str]:
         """Tags of every lease that this consumer has on the server; looks at the leases of all consumers."""
         tags: Any = self._client.hkeys(self._keys.leased)
@@ -188,7 +167,7 @@ class LeaseStore:
             *acknowledge,
         ]
         now, isolating, full, *parts = self._scripts["claim"]([*script_keys, *self._lanes], arguments)
-        messages = tuple(_claimed(parts[index : index + 7]) for index in range(0, len(parts), 7))
+        messages = tuple(claimed_message(parts[index : index + 7]) for index in range(0, len(parts), 7))
         return Claim(float(now), bool(isolating), bool(full), messages)
 
     def finish(self, ends: Sequence[Finish]) -> list[FinishStatus]:
@@ -276,17 +255,3 @@ class LeaseStore:
     def holds(self, tag: str) -> bool:
         """Whether the lease under this tag still is."""
         return self._client.zscore(self._keys.leases, tag) is not None
-
-
-def _claimed(parts: Sequence[Any]) -> ClaimedMessage:
-    tag, place, delivery, retries, history, raw, tokens = parts
-    lines = [line for line in history.decode().split("\n") if line]  # an event may hold other separators
-    return ClaimedMessage(
-        tag.decode(),
-        Place(place.decode()),
-        int(delivery),
-        int(retries),
-        tuple(json.loads(line) for line in lines),
-        raw,
-        int(tokens),
-    )

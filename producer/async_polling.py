@@ -1,0 +1,58 @@
+"""Looking for results in an event loop, and waiting out a Redis that is away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from producer.async_link import AsyncLink
+from producer.connection import OUTAGE_SECONDS, Deadline, Outage
+from producer.watch import PollSchedule
+from producer.window import Window
+
+Answer = TypeVar("Answer")
+
+
+class AsyncPolling:
+    """The same for tasks; see :class:`~producer.polling.Polling`."""
+
+    def __init__(
+        self, link: AsyncLink, *, patience_seconds: float | None = 0, deadline: Deadline | None = None
+    ) -> None:
+        self._link = link
+        self._deadline = deadline or Deadline(None)
+        self._patience_seconds = patience_seconds
+        self._outage = Outage(patience_seconds)
+
+    async def look(self, window: Window, schedule: PollSchedule) -> None:
+        """Note which jobs have ended."""
+        if schedule.presence_is_due():
+            for job_ids in window.watch.everything():
+                window.present(job_ids, *await self.outlast(partial(self._link.presence, job_ids)))
+        else:
+            for job_ids in window.watch.next_look():
+                window.seen(job_ids, await self.outlast(partial(self._link.results, job_ids)))
+
+    async def outlast(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What Redis answers; an outage is waited out, for a while.
+
+        Raises:
+            RedisError: Redis refuses, or stays away.
+        """
+        while True:
+            try:
+                answer = await ask()
+            except RedisError as error:
+                pause_seconds = self._outage.pause_seconds(error)
+                if self._deadline.has_passed:
+                    raise
+                await asyncio.sleep(self._deadline.remaining(pause_seconds))
+            else:
+                self.answered()
+                return answer
+
+    def answered(self) -> None:
+        """Redis has answered: from now on an outage is waited out."""
+        self._outage = Outage(None if self._patience_seconds is None else OUTAGE_SECONDS)

@@ -1,0 +1,97 @@
+"""What is sent together, and what waits for room."""
+
+import pytest
+
+from producer import chunk
+from producer.chunk import CHUNK_BYTES, CHUNK_JOBS, PULL_SECONDS, Backlog, Chunk, IndexedJob
+from producer.contract import GenerationRequest
+from producer.submission import prepare
+
+
+def job(index: int, model: str = "m", prompt: str = "x") -> IndexedJob:
+    """The job of the request at this position."""
+    return IndexedJob(index, prepare(GenerationRequest(model=model, prompt=prompt)))
+
+
+def indexes(jobs: list[IndexedJob]) -> list[int]:
+    """Their positions."""
+    return [each.index for each in jobs]
+
+
+def test_a_chunk_takes_jobs_up_to_its_count() -> None:
+    """Then it is time to send."""
+    full = Chunk(job(number) for number in range(CHUNK_JOBS - 1))
+
+    assert full.seconds_left > 0
+    full.add(job(CHUNK_JOBS))
+    assert full.seconds_left == 0
+
+
+def test_a_chunk_takes_jobs_up_to_its_bytes_and_one_that_is_larger_alone() -> None:
+    """Nothing that the contract lets through is too large to be sent."""
+    heavy = Chunk([job(0, prompt="x" * (CHUNK_BYTES // 2))])
+    assert heavy.seconds_left > 0
+    heavy.add(job(1, prompt="x" * CHUNK_BYTES))
+    assert heavy.seconds_left == 0
+
+
+def test_a_chunk_does_not_wait_long_for_a_slow_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is sent."""
+    now = 100.0
+    monkeypatch.setattr(chunk, "monotonic", lambda: now)
+    begun = Chunk()
+    assert begun.seconds_left == pytest.approx(PULL_SECONDS)
+    now += PULL_SECONDS
+    assert begun.seconds_left == 0
+
+
+def test_without_a_full_queue_nothing_is_held() -> None:
+    """The usual case."""
+    backlog = Backlog()
+    sent = [job(0)]
+    backlog.settle(sent, [])
+
+    assert not backlog.hold(job(1))
+    assert backlog.due() == []
+
+
+def test_a_full_queue_is_asked_with_one_job_and_with_twice_as_many_whenever_there_is_room() -> None:
+    """In the order of the requests, and other models are none the wiser."""
+    backlog = Backlog()
+    jobs = [job(number) for number in range(10)]
+    backlog.settle(jobs, jobs[3:])
+    assert backlog.hold(job(10))
+    assert not backlog.hold(job(11, model="n"))
+
+    sent = []
+    while due := backlog.due():
+        sent.append(indexes(due))
+        backlog.settle(due, [])
+
+    assert sent == [[3], [4, 5], [6, 7, 8, 9], [10]]
+    assert not backlog.hold(job(12))
+
+
+def test_what_is_refused_again_goes_back_to_its_place_and_less_is_asked_next_time() -> None:
+    """Never less than one job, or it would wait for ever."""
+    backlog = Backlog()
+    jobs = [job(number) for number in range(8)]
+    backlog.settle(jobs, jobs)
+    for refused_from in (1, 2, 1, 0):
+        due = backlog.due()
+        backlog.settle(due, due[refused_from:])
+
+    assert indexes(backlog.due()) == [4]
+
+
+def test_one_chunk_never_has_more_of_the_backlog_than_fits() -> None:
+    """What does not fit stays where it was."""
+    backlog = Backlog()
+    jobs = [job(number, model=f"model-{number}") for number in range(CHUNK_JOBS + 5)]
+    backlog.settle(jobs, jobs)
+
+    first = backlog.due()
+    backlog.settle(first, [])
+
+    assert indexes(first) == list(range(CHUNK_JOBS))
+    assert indexes(backlog.due()) == list(range(CHUNK_JOBS, CHUNK_JOBS + 5))

@@ -125,6 +125,7 @@ def stand(folder: Path, slots_file: Path | None = None) -> Iterator[Stand]:
             "engine.kind": "simulated",
             "engine.options.seconds_per_token": 0,
             "engine.options.max_num_seqs": SLOTS,
+            "worker.interactive_reserve": 0,  # on top of the slots that are counted
             "metrics.port": port,
             "log.level": os.environ.get("FLEET_LOG_LEVEL", "INFO"),
         }

@@ -35,6 +35,8 @@ ONE_TOKEN: Final = Range(1, 1)
 AROUND_THE_MEAN: Final = Range(MEAN_TOKENS // 2, MEAN_TOKENS * 3 // 2)
 PATIENCE: Final = {"engine.hang_timeout_seconds": 120}
 """A worker that is frozen for a while is not to think that its engine hangs."""
+NO_RESERVE: Final = {"worker.interactive_reserve": 0}
+"""The fleet's engine gets the slots that are counted, and none on top."""
 COLUMNS: Final = (
     Column("worker_cpu_ms_per_job", "worker cpu-ms/job", 3),
     Column("server_cpu_ms_per_job", "server cpu-ms/job", 3),
@@ -116,9 +118,8 @@ def _at_a_rate(session: Session, name: str, rate: int, seconds: float) -> Row:
 
 
 def _variant(session: Session, options: dict[str, Any], output_tokens: Range) -> Session:
-    target = dataclasses.replace(
-        session.target, options=session.target.options | options, settings=PATIENCE | session.target.settings
-    )
+    settings = PATIENCE | NO_RESERVE | session.target.settings
+    target = dataclasses.replace(session.target, options=session.target.options | options, settings=settings)
     mix = dataclasses.replace(session.mix, output_tokens=output_tokens)
     return dataclasses.replace(session, target=target, mix=mix)
 

@@ -131,9 +131,10 @@ class Finisher:
         return group, True
 
     def _wait_for_company(self) -> None:
-        """Not after a quiet moment: an idle fleet answers at once."""
+        """Not after a quiet moment, and not where little runs: an idle fleet answers at once."""
+        is_busy = len(self._leases.ledger) >= FULL_GROUP_JOBS
         pause_seconds = self._last_group_at + GROUP_PAUSE_SECONDS - time.monotonic()
-        if pause_seconds > 0:
+        if is_busy and pause_seconds > 0:
             self._is_full.wait(pause_seconds)
         self._is_full.clear()
         self._last_group_at = time.monotonic()

@@ -188,8 +188,12 @@ def drain(measured: Stand, jobs: int) -> dict[str, float]:
     spent = {name: after[name] - before.get(name, 0.0) for name in after}
     server_spent = sum(server_after[:2]) - sum(server_before[:2])
     rows = {"worker": sum(spent.values())} | spent | {"server": server_spent}
-    costs = {name: round(value * MILLISECONDS / jobs, 3) for name, value in rows.items() if value >= jobs * 1e-6}
-    return costs | {"jobs_per_second": round(jobs / seconds)}
+    return costs(rows, jobs) | {"jobs_per_second": round(jobs / seconds)}
+
+
+def costs(seconds: dict[str, float], jobs: int) -> dict[str, float]:
+    """CPU milliseconds per job, of what has some."""
+    return {name: round(value * MILLISECONDS / jobs, 3) for name, value in seconds.items() if value >= jobs * 1e-6}
 
 
 def occupancy(rate: int) -> dict[str, float]:
@@ -201,14 +205,16 @@ def occupancy(rate: int) -> dict[str, float]:
         slots_file = Path(name) / "slots"
         with stand(Path(name), slots_file) as measured:
             push(measured.client, requests)
-            before, started_at = sum(thread_seconds(measured.worker.pid).values()), time.monotonic()
+            before, started_at = thread_seconds(measured.worker.pid), time.monotonic()
             wait_until_drained(measured.client, requests)
-            spent, seconds = sum(thread_seconds(measured.worker.pid).values()) - before, time.monotonic() - started_at
+            seconds, after = time.monotonic() - started_at, thread_seconds(measured.worker.pid)
         changes = [(at, step) for at, step in map(json.loads, slots_file.read_text().splitlines())]
-    return occupancy_of(changes) | {
-        "cpu_ms_per_job": round(spent * MILLISECONDS / jobs, 3),
-        "jobs_per_second": round(jobs / seconds, 1),
-    }
+    spent = {name: after[name] - before.get(name, 0.0) for name in after}
+    return (
+        occupancy_of(changes)
+        | costs({"worker": sum(spent.values())} | spent, jobs)
+        | {"jobs_per_second": round(jobs / seconds, 1)}
+    )
 
 
 def occupancy_of(changes: list[tuple[float, int]]) -> dict[str, float]:

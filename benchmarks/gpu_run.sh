@@ -6,6 +6,7 @@
 #
 #   PYTHON   an interpreter with vLLM and this project's dependencies; the project itself is taken from this folder
 #   REPEATS  counted passes (1: both shapes within 9 minutes; 3: call it once per shape)
+#   DRIVERS  other drivers than the usual ones
 #   ENGINES  engines per GPU of the second fleet row at 0.6b: a number, or auto
 #   BUDGET_SECONDS  for a part; what is complete by then is kept
 #
@@ -48,13 +49,13 @@ drivers_of() { # KV cache in bytes; how many engines the second fleet row has, o
       echo "gpu_run: no row with $2 engines per GPU: this tree has no setting worker.engines_per_gpu" >&2
     fi
   fi
-  echo "asyncllm,fleet$row,static-batch,celery-threads"
+  echo "${DRIVERS:-asyncllm,fleet$row,static-batch,celery-threads}"
 }
 
 throughput() { # shape, jobs, KV cache in bytes, engines of the second fleet row
   bench "$1" throughput --shape "$1" --together --jobs "$2" --repeats "$repeats" \
     --drivers "$(drivers_of "$3" "$4")" "${sizes[@]}" \
-    --set "engine.options.kv_cache_memory_bytes=$3" --set engine.options.gpu_memory_utilization=0.1
+    --set "engine.options.kv_cache_memory_bytes=$3" --set engine.options.gpu_memory_utilization=0.1 --set worker.interactive_reserve=0
 }
 
 [ $# -gt 0 ] || set -- 0.6b 8b

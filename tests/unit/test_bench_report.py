@@ -69,7 +69,7 @@ def test_every_driver_of_a_run_gets_all_engine_options(tmp_path: Path) -> None:
     target = target_of(Wanted("simulated", settings=settings), tmp_path)
     assert target.options == {"max_num_seqs": 256, "seconds_per_token": 0}
     assert target.settings == {"worker.finisher_threads": 1}
-    assert (target.slots, target.slots_and_headroom) == (256, 268)
+    assert (target.slots, target.slots_and_headroom) == (256, 320)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_driver_is_refused_for_what_it_cannot_do() -> None:
     with pytest.raises(BenchError, match="use it in throughput"):
         refuse_without_arrivals("static-batch", TARGET)
     refuse_without_arrivals("fleet", TARGET)
-    assert KINDS["asyncllm"].jobs_out(TARGET) == 42
+    assert KINDS["asyncllm"].jobs_out(TARGET) == 50
     assert KINDS["serve"].jobs_out(TARGET) == 40
     assert KINDS["fleet"].jobs_out(TARGET) is None
 

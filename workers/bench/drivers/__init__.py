@@ -15,7 +15,7 @@ class Window(StrEnum):
     SLOTS = "slots"
     """As many clients as the engine has slots."""
     SLOTS_AND_HEADROOM = "slots and headroom"
-    """5 % more than slots."""
+    """25 % more than slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ _DRIVERS = "workers.bench.drivers"
 KINDS: Final = {
     "asyncllm": DriverKind(
         f"{_DRIVERS}.async_llm:AsyncLlmDriver",
-        "bare AsyncLLM in one process, 5 % more jobs out than slots",
+        "bare AsyncLLM in one process, 25 % more jobs out than slots",
         Window.SLOTS_AND_HEADROOM,
     ),
     "asyncllm-all": DriverKind(

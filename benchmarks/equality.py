@@ -25,8 +25,8 @@ import psutil
 
 from benchmarks.comparison import differences, direct_outputs
 from benchmarks.job_mix import mixed_jobs
-from benchmarks.shapes import model_folder
 from producer import GenerationRequest, GenerationResult, Producer
+from workers.bench.shapes import model_folder
 from workers.local.stack import LocalStack
 
 SHOWN_SERIES = ("fleet_requests_total", "fleet_gpu_memory", "fleet_engine_up", "fleet_drain_size_jobs_count")

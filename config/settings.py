@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from config.gpus import parsed_gpus
+from config.gpus import MOST_ENGINES_PER_GPU, parsed_engines_per_gpu, parsed_gpus
 from config.masking import masked
 from config.redis_url import check_redis_url
 
@@ -32,6 +32,11 @@ OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_without_none_word)]
 """TOML and the environment have no null: there the word ``none`` stands for it."""
 Host = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+EnginesPerGpu = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_ENGINES_PER_GPU)] | Literal["auto"], BeforeValidator(parsed_engines_per_gpu)
+]
 
 
 class SettingsGroup(BaseModel):
@@ -125,6 +130,13 @@ class WorkerSettings(SettingsGroup):
     gpus: Annotated[str, BeforeValidator(parsed_gpus)] = "auto"
     """`all`: every visible GPU; `none`: the CPU; `auto`: every visible GPU, or the CPU where there is none; or indices
     and UUIDs with commas."""
+    engines_per_gpu: EnginesPerGpu = 1
+    """Engines, each in a worker process of its own, that share each GPU (or the CPU) and its memory. A small model
+    leaves a GPU idle while one engine's Python is busy; one engine of a large model fills it, so 1. `auto`: measured at
+    the first start, which takes minutes, and kept."""
+    calibration_folder: str = ""
+    """Folder that keeps what `engines_per_gpu = "auto"` chose and measured, one JSON file per model, engine options and
+    GPU; empty: `inference-fleet` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
     batch_max_jobs: int = Field(default=64, ge=1, le=1024)
     """Most jobs taken from the queue in one call; 64 fill an engine in a few calls, and no call keeps Redis long."""
     batch_max_wait_ms: int = Field(default=0, ge=0, le=60_000)
@@ -134,6 +146,13 @@ class WorkerSettings(SettingsGroup):
     concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
     """Jobs that wait inside the engine, as a share of `max_num_seqs`, so that a free slot is refilled at once; more
     than 0.10 would hoard jobs that another worker could run."""
+    interactive_reserve: int = Field(default=4, ge=0, le=1024)
+    """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
+    end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on
+    top of it; otherwise they are part of vLLM's default."""
+    prefix_window_seconds: float = Field(default=60.0, ge=0, le=DAY_SECONDS)
+    """Jobs whose prompts begin like those that the engine has just run go before others that came at most so many
+    seconds before them, so that its prefix cache serves them; 0: every tenant's jobs in the order of their arrival."""
     finisher_threads: int = Field(default=2, ge=1, le=64)
     """Threads that write results; two, so that one slow answer of Redis does not hold up the next."""
     lease_seconds: float = Field(default=5.0, ge=1, le=600)

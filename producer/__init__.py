@@ -33,6 +33,7 @@ from producer.errors import (
     UnknownModel,
 )
 from producer.jobs import CancelOutcome, JobOutcome, JobState, JobStatus, ModelDeclaration, Submission, SubmitOutcome
+from producer.tenants import TenantTerms
 
 __all__ = [
     "AsyncProducer",
@@ -66,6 +67,7 @@ __all__ = [
     "Submission",
     "SubmitFailed",
     "SubmitOutcome",
+    "TenantTerms",
     "UnknownDeadLetter",
     "UnknownModel",
 ]

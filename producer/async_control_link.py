@@ -12,6 +12,18 @@ from producer.script import ScriptRun
 class AsyncControlLink(AsyncLink):
     """What :class:`~producer.async_link.AsyncLink` is, with these commands added."""
 
+    async def tenants(self) -> Mapping[bytes, bytes]:
+        """The hash of tenants' terms."""
+        return cast("Mapping[bytes, bytes]", await self._redis.hgetall(keys.TENANTS))
+
+    async def set_tenant(self, field: str, value: str) -> None:
+        """Set a tenant's terms."""
+        await self._redis.hset(keys.TENANTS, field, value)
+
+    async def forget_tenant(self, field: str) -> bool:
+        """Remove them; whether there were any."""
+        return bool(await self._redis.hdel(keys.TENANTS, field))
+
     async def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
         return cast("Sequence[bytes]", await self._run_again(run))

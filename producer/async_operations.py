@@ -8,6 +8,7 @@ from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_
 from producer.jobs import ModelDeclaration
 from producer.registry import checked_limit, checked_name, read_limits, read_models
 from producer.submission import Destination
+from producer.tenants import TenantTerms, encoded_terms, read_tenants, tenant_field
 
 
 class AsyncOperations:
@@ -41,6 +42,22 @@ class AsyncOperations:
         """Bound how many jobs of this model may wait; see :meth:`producer.Producer.set_queue_limit`."""
         with asking(self._url):
             await self._link.set_limit(checked_name(model), checked_limit(max_waiting_jobs))
+
+    async def tenants(self) -> dict[str, TenantTerms]:
+        """The tenants that have terms of their own; see :meth:`producer.Producer.tenants`."""
+        with asking(self._url):
+            return read_tenants(await self._link.tenants())
+
+    async def set_tenant(self, tenant: str, *, weight: float = 1.0, max_running_jobs: int | None = None) -> None:
+        """Give a tenant a weight and a limit; see :meth:`producer.Producer.set_tenant`."""
+        field, value = tenant_field(tenant), encoded_terms(TenantTerms(weight, max_running_jobs))
+        with asking(self._url):
+            await self._link.set_tenant(field, value)
+
+    async def forget_tenant(self, tenant: str) -> bool:
+        """Give a tenant the terms of everybody again; see :meth:`producer.Producer.forget_tenant`."""
+        with asking(self._url):
+            return await self._link.forget_tenant(tenant_field(tenant))
 
     async def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
         """Dead letters, the latest first; see :meth:`producer.Producer.dead_letters`."""

@@ -1,4 +1,4 @@
-"""The ``fleet`` command: submit, result, status, cancel, models, queues, dead and doctor; other packages add theirs.
+"""The ``fleet`` command of a producer's install: jobs, models, queues, tenants, dead letters; others add theirs.
 
 A package adds commands with an entry point of the group ``inference_fleet.commands``: a callable
 ``register(app: typer.Typer) -> None``.
@@ -17,6 +17,7 @@ from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_producer
 from producer.cli_queues import queues
 from producer.cli_submit import submit
+from producer.cli_tenants import tenants
 from producer.errors import FleetError, InvalidRequest
 from producer.jobs import JobStatus
 
@@ -108,6 +109,7 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     app.command()(doctor)
     app.add_typer(models, name="models")
     app.add_typer(queues, name="queues")
+    app.add_typer(tenants, name="tenants")
     app.add_typer(dead, name="dead")
     for command in commands:
         try:

@@ -36,16 +36,21 @@ def limit(
 ) -> None:
     """Bound how many jobs of a model may wait: producers are refused more, or wait for room."""
     with open_producer(redis_url) as producer:
-        producer.set_queue_limit(model, _number(max_waiting_jobs))
+        producer.set_queue_limit(model, number_or_none("--max-waiting-jobs", max_waiting_jobs))
 
 
-def _number(text: str) -> int | None:
+def number_or_none(option: str, text: str) -> int | None:
+    """The number that an option was given, or None for the word.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
     if text == NO_LIMIT:
         return None
     try:
         return int(text)
     except ValueError as error:
-        raise InvalidRequest(f"--max-waiting-jobs: a whole number, or {NO_LIMIT!r}; not {text!r}") from error
+        raise InvalidRequest(f"{option}: a whole number, or {NO_LIMIT!r}; not {text!r}") from error
 
 
 def _table(queues: Iterable[QueueCounts]) -> Iterable[str]:

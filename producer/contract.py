@@ -120,6 +120,10 @@ class GenerationRequest(StrictModel):
     idempotency_key: Name | None = None
     """The same key of the same tenant names the same job, for as long as its record lives."""
     tenant: Name | None = None
+    """Who it is for: tenants that wait for one model share it by tokens."""
+    prompt_cache_key: Name | None = None
+    """Jobs of one tenant with the same key begin alike, and are run near each other, so that the engine's prefix cache
+    serves them (OpenAI's name); without it the first 1,024 characters of the prompt tell."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Len(max_length=MAX_METADATA_PAIRS)] = Field(
         default_factory=dict
     )

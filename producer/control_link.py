@@ -12,6 +12,18 @@ from producer.script import ScriptRun
 class ControlLink(Link):
     """What :class:`~producer.link.Link` is, with these commands added."""
 
+    def tenants(self) -> Mapping[bytes, bytes]:
+        """The hash of tenants' terms."""
+        return cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.TENANTS))
+
+    def set_tenant(self, field: str, value: str) -> None:
+        """Set a tenant's terms."""
+        self._redis.hset(keys.TENANTS, field, value)
+
+    def forget_tenant(self, field: str) -> bool:
+        """Remove them; whether there were any."""
+        return bool(self._redis.hdel(keys.TENANTS, field))
+
     def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
         return cast("Sequence[bytes]", self._run_again(run))

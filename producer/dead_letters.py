@@ -123,7 +123,7 @@ def prepare_replay(letter: DeadLetter, destination: Destination) -> ScriptRun:
         keys.job_record(letter.job_id),
         names.cancels,
         keys.lane(letter.model, letter.priority),
-        names.doorbell,
+        names.doorbell_of(letter.priority),
     )
     arguments = (letter.letter_id, letter.sha, letter.job_id, letter.message, destination.record_seconds)
     return ScriptRun(REPLAY_SCRIPT, script_keys, arguments)

@@ -24,7 +24,7 @@ local MOST_TOKENS = 16
 
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-local reply, queues = {now = now}, {}
+local reply, queues, arrivals = {now = now}, {}, 0
 
 local function fill(template, values)
   local parts = {}
@@ -39,7 +39,7 @@ end
 local function queue_of(route)
   local queue = queues[route.model]
   if not queue then
-    queue = {doorbell = route.doorbell, pushed = 0}
+    queue = {doorbells = {}}
     queue.is_known = redis.call('HEXISTS', models, route.model) == 1
     queue.limit = tonumber(redis.call('HGET', limits, route.model) or nil)
     if queue.limit then
@@ -53,24 +53,32 @@ local function queue_of(route)
   return queue
 end
 
--- Put one job into its lane; an error reply of the server when it refuses. `job` has id, tenant, deadline (seconds
--- since the epoch) and priority; '' is none.
-local function push_job(lane, job, message)
-  return redis.pcall('LPUSH', lane, message)
+-- Put one job into its lane, or into a flow of it when it has a tenant, a deadline or a prefix; an error reply of the
+-- server when it refuses.
+local function push_job(route, job, message)
+  local flow = job.flow
+  if not flow then
+    return redis.pcall('LPUSH', route.lane, message)
+  end
+  arrivals = arrivals + 1
+  local number = arrival_number(route.model, time, arrivals)
+  local place = {route.step, flow.tenant, number, flow.prompt, flow.output, flow.deadline, flow.prefix}
+  local is_placed, refused = pcall(place_job, route.model, parse_place(table.concat(place, '|')), message)
+  return is_placed or (type(refused) == 'table' and refused or {err = tostring(refused)})
 end
 
 -- One token wakes one worker, which rings on when it leaves something behind; a few are enough for all of them.
 -- (pcall: jobs that are queued stay queued when nobody can be woken, and workers look now and then.)
-local function ring(queue)
-  local waiting = redis.pcall('LLEN', queue.doorbell)
-  local tokens = type(waiting) == 'number' and math.min(queue.pushed, MOST_TOKENS - waiting) or 0
+local function ring(doorbell, pushed)
+  local waiting = redis.pcall('LLEN', doorbell)
+  local tokens = type(waiting) == 'number' and math.min(pushed, MOST_TOKENS - waiting) or 0
   if tokens > 0 then
     local some = {}
     for token = 1, tokens do
       some[token] = '1'
     end
-    redis.pcall('LPUSH', queue.doorbell, unpack(some))
-    redis.pcall('EXPIRE', queue.doorbell, 3600)
+    redis.pcall('LPUSH', doorbell, unpack(some))
+    redis.pcall('EXPIRE', doorbell, 3600)
   end
 end
 
@@ -131,7 +139,7 @@ for first = FIRST, #ARGV, WIDTH do
   local route = routes[tonumber(route_number)]
   local job = options ~= '' and cjson.decode(options) or {}
   job.id, job.token, job.priority = id, token, route.priority
-  job.tenant, job.deadline = job.tenant or '', job.deadline or ''
+  job.tenant = job.tenant or ''
   local queue = queue_of(route)
   local found = objection(queue, job)
   if found then
@@ -141,12 +149,12 @@ for first = FIRST, #ARGV, WIDTH do
   else
     local values = {id = id, token = token, size = size, body = body, now = now, expires = job.expires or 'null'}
     -- The push comes first: it is the one write that a foreign key of the wrong type, or a replica, could refuse.
-    local pushed = push_job(route.lane, job, fill(route.message, values))
+    local pushed = push_job(route, job, fill(route.message, values))
     if type(pushed) == 'table' and pushed.err then
       refusal = pushed
       break
     end
-    queue.pushed = queue.pushed + 1
+    queue.doorbells[route.doorbell] = (queue.doorbells[route.doorbell] or 0) + 1
     queue.depth = queue.depth and queue.depth + 1
     write_record(route, job)
     announce(route, job, values)
@@ -154,8 +162,8 @@ for first = FIRST, #ARGV, WIDTH do
 end
 
 for _, queue in pairs(queues) do
-  if queue.pushed > 0 then
-    ring(queue)
+  for doorbell, pushed in pairs(queue.doorbells) do
+    ring(doorbell, pushed)
   end
 end
 return refusal or cjson.encode(reply)

@@ -6,8 +6,29 @@ key or channel                          type       meaning and lifetime
 ``fleet.<model>``                       list       waiting jobs of priority ``interactive``: messages of
                                                    Celery protocol 2, in by LPUSH, out by RPOP; until taken
 ``fleet.<model>\x06\x16<3|6|9>``          list       the same for ``normal``, ``batch`` and ``background``
+``fleet.<model>\x06\x16<1|4|7|10>``       list       an empty element for each job of that lane which waits in flows;
+                                                   until it is taken
+``fleet:waiting:<model>``               hash       jobs in flows: number to place and message; until taken
+``fleet:order:<step>:<model>``          sorted     the flows of a lane: ``<tenant>|<number>``; the same
+                                        set
+``fleet:prefixes:<step>:<model>``       sorted     ``<tenant>|<prefix>|<number>`` of jobs whose prompts begin alike; the
+                                        set        same
+``fleet:deadlines:<step>:<model>``      sorted     numbers by deadline; the same
+                                        set
+``fleet:shares:<step>:<model>``         sorted     tenants that wait, by tokens over weight; while jobs are in flows
+                                        set
+``fleet:spent:<step>:<model>``          sorted     the same of tenants that do not wait at this moment
+                                        set
+``fleet:running:<model>``               hash       tenant to its jobs under lease; while there are any
+``fleet:charged:<model>``               hash       tag to the step, tenant and tokens of a lease that counts for a
+                                                   tenant; until it is done
+``fleet:held:<model>``                  set        ``<step>|<tenant>`` of tenants at their limit; until they have room
+``fleet:turns:<model>``                 hash       step to what a lane is due while a more urgent one is served
+``fleet:tenants``                       hash       tenant, escaped, to ``<weight> <most running jobs>``; for ever
 ``fleet:doorbell:<model>``              list       a token per burst of new messages, which wakes one waiting
                                                    worker; an hour
+``fleet:doorbell-urgent:<model>``       list       the same for messages of the most urgent lane
+``fleet:doorbell-own:<consumer>``       list       a token by which a worker ends its own wait; a minute
 ``fleet:leases:<model>``                sorted     tag of each claimed message, by the moment its lease ends;
                                         set        until it is done
 ``fleet:leased:<model>``                hash       tag to the claimed message and who claimed it when; the same
@@ -55,6 +76,7 @@ JOB_RECORD_SECONDS: Final = 7 * 24 * 3600
 """How long a job's record and its idempotency key live, from the moment of submitting."""
 
 MODELS: Final = "fleet:models"
+TENANTS: Final = "fleet:tenants"
 LIMITS: Final = "fleet:limits"
 DEAD_LETTERS: Final = "fleet:dead"
 DEAD_LETTER_INDEX: Final = "fleet:dead:index"
@@ -90,6 +112,22 @@ def lane_of_step(model: str, step: int) -> str:
     return f"{queue(model)}{PRIORITY_SEPARATOR}{step}" if step else queue(model)
 
 
+def flow_lane_of_step(model: str, step: int) -> str:
+    """The list that tells how many jobs of this lane wait in flows."""
+    return lane_of_step(model, flow_step(step))
+
+
+def flow_step(step: int) -> int:
+    """What stands in that list's name."""
+    return step + 1
+
+
+def all_lanes(model: str) -> list[str]:
+    """Lists whose lengths together are the number of jobs that wait."""
+    steps = PRIORITY_STEPS.values()
+    return [name(model, step) for step in steps for name in (lane_of_step, flow_lane_of_step)]
+
+
 @dataclass(frozen=True, slots=True)
 class QueueKeys:
     """What belongs to the queue of one model beside its lanes; the table above says what each is."""
@@ -108,6 +146,34 @@ class QueueKeys:
     def doorbell(self) -> str:
         """Tokens that wake workers."""
         return self._named("doorbell")
+
+    @property
+    def urgent_doorbell(self) -> str:
+        """Tokens that wake workers for the most urgent lane."""
+        return self._named("doorbell-urgent")
+
+    def doorbell_of(self, priority: Priority) -> str:
+        """Tokens that wake workers for a lane."""
+        return self.urgent_doorbell if priority is Priority.INTERACTIVE else self.doorbell
+
+    @property
+    def waiting(self) -> str:
+        """Jobs in flows by number."""
+        return self._named("waiting")
+
+    def order(self, step: int) -> str:
+        """Flows of a lane."""
+        return self._named(f"order:{step}")
+
+    @property
+    def running(self) -> str:
+        """How many jobs of each tenant are under lease."""
+        return self._named("running")
+
+    @property
+    def charged(self) -> str:
+        """Leases that count for a tenant."""
+        return self._named("charged")
 
     @property
     def leases(self) -> str:
@@ -153,6 +219,11 @@ class QueueKeys:
     def cancelled_channel(self) -> str:
         """Where cancellations are announced."""
         return self._named("cancelled")
+
+
+def own_doorbell(consumer: str) -> str:
+    """The list by which a consumer wakes itself."""
+    return f"fleet:doorbell-own:{consumer}"
 
 
 def job_record(job_id: str) -> str:

@@ -125,8 +125,9 @@ def _route(model: str, priority: Priority, process_id: int) -> Route:
         "model": model,
         "priority": priority.value,
         "lane": keys.lane(model, priority),
-        "lanes": [keys.lane(model, each) for each in Priority],
-        "doorbell": keys.QueueKeys(model).doorbell,
+        "lanes": keys.all_lanes(model),
+        "step": keys.PRIORITY_STEPS[priority],
+        "doorbell": keys.QueueKeys(model).doorbell_of(priority),
         "message": message.parts,
         "event": event.parts,
     }

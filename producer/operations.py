@@ -8,6 +8,7 @@ from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_
 from producer.jobs import ModelDeclaration
 from producer.registry import checked_limit, checked_name, read_limits, read_models
 from producer.submission import Destination
+from producer.tenants import TenantTerms, encoded_terms, read_tenants, tenant_field
 
 
 class Operations:
@@ -67,6 +68,38 @@ class Operations:
         """
         with asking(self._url):
             self._link.set_limit(checked_name(model), checked_limit(max_waiting_jobs))
+
+    def tenants(self) -> dict[str, TenantTerms]:
+        """The tenants that have terms of their own; every other has weight 1 and no limit.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return read_tenants(self._link.tenants())
+
+    def set_tenant(self, tenant: str, *, weight: float = 1.0, max_running_jobs: int | None = None) -> None:
+        """Give a tenant a weight and a limit of jobs that workers hold at a time; they count from the next claim on.
+
+        Tenants that wait for one model in one lane share it by tokens, each in proportion to its weight.
+
+        Raises:
+            InvalidRequest: no tenant may have this name, weight or limit.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        field, value = tenant_field(tenant), encoded_terms(TenantTerms(weight, max_running_jobs))
+        with asking(self._url):
+            self._link.set_tenant(field, value)
+
+    def forget_tenant(self, tenant: str) -> bool:
+        """Give a tenant the terms of everybody again; whether it had others.
+
+        Raises:
+            InvalidRequest: no tenant may have this name.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return self._link.forget_tenant(tenant_field(tenant))
 
     def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
         """Dead letters, of one model or of all, the latest first.

@@ -51,8 +51,8 @@ def _count(client: Redis, model: str, dead: int) -> QueueCounts:
         pipeline.zcard(names.leases)
         pipeline.zcard(names.delayed)
         pipeline.llen(names.suspects)
-        for step in keys.PRIORITY_STEPS.values():
-            pipeline.llen(keys.lane_of_step(model, step))
+        for lane in keys.all_lanes(model):
+            pipeline.llen(lane)
         leased, delayed, suspect, *waiting = pipeline.execute()
     return QueueCounts(model, sum(waiting), leased, delayed, suspect, dead)
 

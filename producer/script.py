@@ -4,7 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Self
+from typing import Final, Self
+
+
+def script_text(name: str) -> str:
+    """What ``<name>.lua`` of this package holds."""
+    return files("producer").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+
+
+FLOWS_SCRIPT: Final = script_text("flows")
+"""How jobs wait that have a tenant, a deadline or a shared prefix; to be put before scripts that move messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +24,9 @@ class Script:
     sha: str
 
     @classmethod
-    def named(cls, name: str) -> Self:
-        """The script in ``<name>.lua``."""
-        text = files("producer").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    def named(cls, *names: str) -> Self:
+        """The script in ``<name>.lua``; of several, one after the other."""
+        text = "\n".join(map(script_text, names))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

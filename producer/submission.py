@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from producer import keys
 from producer.contract import GenerationRequest
 from producer.errors import InvalidRequest, QueueFull, UnknownModel
+from producer.flow import flow_of
 from producer.jobs import Submission
 from producer.message import NewJob, Route, body_text, describe_size, expires, fresh_identity, route
 from producer.script import Script, ScriptRun
 from producer.strict import readable
 
-ENQUEUE_SCRIPT: Final = Script.named("enqueue")
+ENQUEUE_SCRIPT: Final = Script.named("flows", "enqueue")
 
 RESULT_SECONDS: Final = 24 * 3600
 """How long an answer is kept; Celery's ``result_expires`` unless it is set."""
@@ -116,12 +117,13 @@ def prepare(request: GenerationRequest) -> PreparedJob:
 
 
 def _options(request: GenerationRequest) -> bytes:
-    options = {}
+    options: dict[str, Any] = {}
     if request.tenant is not None:
         options["tenant"] = request.tenant
     if request.deadline is not None:
-        options["deadline"] = repr(request.deadline.timestamp())
         options["expires"] = expires(request)
+    if (flow := flow_of(request)) is not None:
+        options["flow"] = flow
     if request.idempotency_key is not None:
         options["idempotency"] = keys.idempotency(request.tenant, request.idempotency_key)
         options["digest"] = body_digest(request)

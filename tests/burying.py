@@ -8,7 +8,8 @@ import redis
 from producer import keys
 from producer.contract import FailureCode
 from workers.transport.arrivals import Rules, dead_letter, parse
-from workers.transport.lease_store import ClaimedMessage, Finish, LeasePolicy, LeaseStore, Release
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.lease_store import Finish, LeasePolicy, LeaseStore, Release
 
 
 @dataclass

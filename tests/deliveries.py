@@ -9,7 +9,9 @@ from typing import Any, Self
 from producer.contract import GenerationRequest
 from producer.message import NewJob, task_message
 from tests.leasing import MODEL, LeaseQueue
-from workers.transport.lease_store import ClaimedMessage, LeaseStore
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.drain_policy import Place
+from workers.transport.lease_store import LeaseStore
 from workers.transport.leases import Leases
 from workers.transport.ledger import Held, Ledger
 
@@ -36,7 +38,7 @@ def stock_message(job_id: str = "j") -> bytes:
 
 def claimed(raw: bytes, tag: str = "tag", *, delivery: int = 1, step: int = 3) -> ClaimedMessage:
     """A delivery of this message."""
-    return ClaimedMessage(tag, step, delivery, 0, (), raw)
+    return ClaimedMessage(tag, Place(str(step)), delivery, 0, (), raw)
 
 
 @dataclass

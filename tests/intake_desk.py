@@ -7,8 +7,10 @@ import redis
 from producer import keys
 from tests.deliveries import HeldQueue, job_message
 from tests.leasing import MODEL
+from workers.transport.claimed import Claim
+from workers.transport.drain_policy import Room
 from workers.transport.intake import Intake, Limits
-from workers.transport.lease_store import Claim, LeaseStore, Screening
+from workers.transport.lease_store import ANY_ROOM, LeaseStore, Screening
 from workers.transport.server_clock import ServerClock
 
 SLOTS = 4
@@ -21,12 +23,12 @@ class FailingStore(LeaseStore):
     replies_to_lose = 0
     screenings_to_fail = 0
 
-    def claim(self, credit: int, held: int, acknowledge: Sequence[str] = ()) -> Claim:
+    def claim(self, credit: int, held: int, acknowledge: Sequence[str] = (), room: Room = ANY_ROOM) -> Claim:
         """Claim, unless it is to fail."""
         if self.claims_to_fail:
             self.claims_to_fail -= 1
             raise redis.exceptions.ConnectionError("gone before it acted")
-        claim = super().claim(credit, held, acknowledge)
+        claim = super().claim(credit, held, acknowledge, room)
         if self.replies_to_lose:
             self.replies_to_lose -= 1
             raise redis.exceptions.ConnectionError("the reply was lost")

@@ -11,14 +11,45 @@ from redis.client import PubSub
 
 from producer import keys
 from producer.contract import Priority
+from producer.script import FLOWS_SCRIPT
 from tests.waiting import eventually
-from workers.transport.lease_store import ClaimedMessage, DeadLetter, Finish, LeasePolicy, LeaseStore
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.lease_store import DeadLetter, Finish, LeasePolicy, LeaseStore
 
 MODEL: Final = "llama"
 POLICY: Final = LeasePolicy(lease_seconds=3600.0)
 """Long enough that no lease ends by itself: tests end them."""
 LONG_AGO: Final = 0.0
 """A moment, in seconds since the epoch, that any clock has passed."""
+
+
+PLACE: Final = (
+    FLOWS_SCRIPT
+    + """
+local step, tenant, prompt, output, deadline, prefix, number = unpack(ARGV, 2, 8)
+if number == '' then
+  number = arrival_number(ARGV[1], redis.call('TIME'), 0)
+end
+local place = table.concat({step, tenant, number, prompt, output, deadline, prefix}, '|')
+place_job(ARGV[1], parse_place(place), ARGV[9])
+"""
+)
+
+
+@dataclass(frozen=True)
+class FlowJob:
+    """A job that is more than first come, first served."""
+
+    message: bytes
+    tenant: str = ""
+    priority: Priority = Priority.NORMAL
+    prompt_tokens: int = 10
+    output_tokens: int = 90
+    deadline: float | None = None
+    prefix: str = ""
+    """Hexadecimal."""
+    arrived_at: float | None = None
+    """Seconds since the epoch; now, if none is given."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +83,16 @@ class LeaseQueue:
         """Queue messages, the first of them to be claimed first."""
         self.client.lpush(keys.lane(MODEL, priority), *messages)
 
+    def place(self, *jobs: FlowJob) -> None:
+        """Let jobs wait in flows."""
+        place = self.client.register_script(PLACE)
+        for job in jobs:
+            number = "" if job.arrived_at is None else f"{job.arrived_at * 1e6:016.0f}000000"
+            deadline = "" if job.deadline is None else job.deadline
+            step = keys.PRIORITY_STEPS[job.priority]
+            sizes = (f"t{job.prompt_tokens}", job.output_tokens)
+            place([], [MODEL, step, job.tenant, *sizes, deadline, job.prefix, number, job.message])
+
     def waiting(self, priority: Priority = Priority.NORMAL) -> list[bytes]:
         """What waits in a lane, the first to be claimed first."""
         messages: list[Any] = self.client.lrange(keys.lane(MODEL, priority), 0, -1)
@@ -78,7 +119,10 @@ class LeaseQueue:
     def leftovers(self) -> list[str]:
         """Side keys that hold something; none of them may, when every message is done."""
         names = self.keys
-        side_keys = (names.leases, names.leased, names.redelivery, names.suspects, names.delayed, names.isolation)
+        side_keys = [names.leases, names.leased, names.redelivery, names.suspects, names.delayed, names.isolation]
+        side_keys += [names.waiting, names.charged, names.running, f"fleet:turns:{MODEL}", f"fleet:held:{MODEL}"]
+        kinds = ("order", "prefixes", "deadlines", "shares", "spent")
+        side_keys += [f"fleet:{kind}:{step}:{MODEL}" for kind in kinds for step in keys.PRIORITY_STEPS.values()]
         return [name for name in side_keys if self.client.exists(name)]
 
     def result(self, job: str) -> bytes | None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from tests.pool_jobs import SILENT_CALLBACKS
 from workers.engine.base import Capacity, ChoiceIncrement, Engine, EngineDead, EngineRequest, Increment
-from workers.engine.host import WARM_UP_TOKENS, EngineHost
+from workers.engine.host import EngineHost
+from workers.engine.warm_up import WARM_UP_TOKENS
 from workers.inference.answer import Answerer
 from workers.inference.delivery import Delivery
 from workers.observe.records import BatchDrained, JobFinished
 from workers.pool.finisher import Finished
 from workers.pool.job import PoolJob, TimeLimits
-from workers.pool.runner import BatchLimits, Runner
+from workers.pool.runner import NO_BOUND, BatchLimits, Runner
 
 NO_LIMITS = TimeLimits(None, None)
 SOON_SECONDS = 0.05
@@ -102,10 +103,11 @@ class Bench:
         self.runner.cancel(job)
         return True
 
-    def job(self, name: str, limits: TimeLimits = NO_LIMITS) -> PoolJob:
+    def job(self, name: str, limits: TimeLimits = NO_LIMITS, *, queue_priority: int = 3) -> PoolJob:
         """A job whose attempt id is ``name``."""
+        arguments = [{"model": "m", "prompt": "x"}]
         return PoolJob(
-            delivery=Delivery(name, name, [{"model": "m", "prompt": "x"}], time.time()),
+            delivery=Delivery(name, name, arguments, time.time(), queue_priority=queue_priority),
             callbacks=replace(
                 SILENT_CALLBACKS, timed_out=lambda is_soft, limit: self.timeouts.append((is_soft, limit))
             ),
@@ -149,9 +151,11 @@ class Bench:
 
 
 @contextmanager
-def running(max_jobs: int = 4, max_wait_seconds: float = 0.0) -> Iterator[Bench]:
+def running(
+    max_jobs: int = 4, max_wait_seconds: float = 0.0, *, seats: int = NO_BOUND, reserved_seats: int = 0
+) -> Iterator[Bench]:
     """A bench whose engine runs."""
-    bench = Bench(BatchLimits(max_jobs, max_wait_seconds))
+    bench = Bench(BatchLimits(max_jobs, max_wait_seconds, seats, reserved_seats))
     bench.host.start("m")
     try:
         yield bench

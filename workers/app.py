@@ -11,13 +11,12 @@ from producer.contract import GenerationResult
 from producer.errors import InferenceFailed
 from workers.inference.classify import Failed
 from workers.pool.outcome import current_outcome
+from workers.pool.short_trace import SHOWN_CHARACTERS
 from workers.transport.broker_address import backend_url, broker_settings
 from workers.transport.leases import Leases
 
 PUBLISH_RETRY_POLICY: Final = {"max_retries": 600, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0}
 """About ten minutes; intervals in seconds."""
-RESULT_REPR_CHARACTERS: Final = 200
-"""How much of a result events (and so Flower) show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,11 @@ class AppSettings:
 
 
 def make_app(settings: AppSettings, leases: Leases | None = None) -> Celery:
-    """A Celery app whose worker serves ``fleet.<model>``; stock but for the consumer and the result backend.
+    """A Celery app whose worker serves ``fleet.<model>``; stock but for consumer, events and result backend.
 
     With ``leases`` its results end deliveries of this process, as a worker's must.
     """
-    app = Celery("fleet", set_as_current=True)
+    app = Celery("fleet", events="workers.events:FleetEvents", set_as_current=True)
     app.conf.update(_conf(settings))
     app.backend.address, app.backend.leases = settings.redis_url, leases
     register_generate(app)
@@ -67,7 +66,7 @@ def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -
         "shared": False,  # of this app alone: another app of this process may have its own
         "Request": "workers.consumer:DecodedRequest",
         "throws": (InferenceFailed, SoftTimeLimitExceeded),
-        "resultrepr_maxsize": RESULT_REPR_CHARACTERS,
+        "resultrepr_maxsize": SHOWN_CHARACTERS,
     }
     app.task(**(defaults | options))(generate)
 

@@ -7,17 +7,22 @@ every task that is published: who waits for a result subscribes by itself.
 import contextlib
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from celery.backends.redis import RedisBackend
 from celery.states import READY_STATES
 from redis import Redis
 
+from producer import keys
+from producer.contract import GenerationResult, Usage
 from producer.redis_client import connect
 from producer.sentinel_address import names_sentinels
-from workers.pool.outcome import current_tag
+from workers.pool.outcome import current_outcome, current_tag
 from workers.transport.lease_store import Finish, FinishStatus
 from workers.transport.leases import Leases
+from workers.transport.ledger import Held
 
 
 class FleetBackend(RedisBackend):
@@ -63,19 +68,50 @@ class FleetBackend(RedisBackend):
         traceback = args[0] if args else options.get("traceback")
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=options.get("request"))
         value = self.encode(meta | {"task_id": task_id})
+        self._end(held, task_id, value.encode() if isinstance(value, str) else value)
+        return result
+
+    def store_success(self, task_id: str, result: str) -> bool:
+        """End the current delivery with ``result``, which is JSON already; False when it is not this process' to end.
+
+        Stored is what Celery stores for a job of no group and without a parent, byte order of the keys included.
+        """
+        held = self.leases.held_for(task_id, current_tag.get()) if self.leases else None
+        if held is None:
+            return False
+        date_done, name = datetime.now(UTC).isoformat(), orjson.dumps(task_id).decode()
+        value = (
+            f'{{"status":"SUCCESS","result":{result},"traceback":null,"children":[],'
+            f'"date_done":"{date_done}","task_id":{name}}}'
+        )
+        self._end(held, task_id, value.encode())
+        return True
+
+    def _end(self, held: Held, task_id: str, value: bytes) -> None:
+        usage = self._usage_of(held)
         end = Finish(
             tag=held.tag,
-            result_key=self.get_key_for_task(task_id).decode(),
-            result=value.encode() if isinstance(value, str) else value,
+            result_key=keys.result(task_id),
+            result=value,
             lifetime_seconds=int(self.expires or 0),
             dead_letter=held.dead_letter,
+            tokens=usage.total_tokens if usage else None,
         )
         group: list[Finish] | None = getattr(self._local, "ends", None)
         if group is not None:
             group.append(end)
         elif self.leases is not None:
             self.leases.end([end])
-        return result
+
+    def _usage_of(self, held: Held) -> Usage | None:
+        """What the delivery's answer took, if it is this thread's outcome; the next claims are measured by it."""
+        outcome = current_outcome.get(None) if current_tag.get() == held.tag else None
+        if not isinstance(outcome, GenerationResult):
+            return None
+        if self.leases is not None:
+            usage = outcome.usage
+            self.leases.appetite.learn(held.message.prompt_bytes, usage.prompt_tokens, usage.completion_tokens)
+        return outcome.usage
 
     @contextlib.contextmanager
     def grouped(self) -> Iterator[None]:

@@ -2,10 +2,10 @@
 
 import typer
 
-from workers.commands import config, demo, flower, up, worker
+from workers.commands import bench, config, demo, flower, up, worker
 
 
 def register(app: typer.Typer) -> None:
     """Add them; the entry point of the group ``inference_fleet.commands``."""
-    for command in (worker, up, demo, flower, config):
+    for command in (worker, up, demo, flower, config, bench):
         command.register(app)

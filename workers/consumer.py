@@ -6,11 +6,13 @@ Stock Celery acknowledges an undecodable body without a result and logs the body
 worker. Here both, and an unknown task, become a FAILURE for the caller, without the body in the log.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+import orjson
 from celery import signals
 from celery.app.task import Context
 from celery.worker.consumer import Consumer
@@ -18,12 +20,16 @@ from celery.worker.request import Request
 
 from producer.contract import FailureCode
 from producer.errors import InferenceFailed
+from workers.paced import Paced
 from workers.transport.broker_connection import WritesRefused
 
 log = logging.getLogger(__name__)
 
 REFUSED_PAUSE_SECONDS: Final = 1.0
 """Before a server that does not write now is asked again."""
+EVENTS_PAUSE_SECONDS: Final = 0.05
+"""Monitors hear of a job this late at most, of many jobs in one message."""
+EVENTS_STOP_SECONDS: Final = 5.0
 
 
 class DecodedRequest(Request):
@@ -39,6 +45,33 @@ class DecodedRequest(Request):
 class FleetConsumer(Consumer):
     """Named by the ``worker_consumer`` setting."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        super().__init__(*args, **options)
+        self._telling = Paced("events", EVENTS_PAUSE_SECONDS, self._tell)
+
+    def start(self) -> None:
+        """Until the worker stops."""
+        self._telling.start()
+        super().start()
+
+    def shutdown(self) -> None:
+        """The last thing, when the pool has stopped: what its jobs left to tell is told."""
+        self._telling.stop(EVENTS_STOP_SECONDS)
+        super().shutdown()
+
+    def on_send_event_buffered(self) -> None:
+        """A task event waits; any thread. The main loop has better to do than publish it."""
+        self._telling.notify()
+
+    def _tell(self) -> None:
+        dispatcher = self.event_dispatcher
+        if dispatcher is not None:
+            try:
+                dispatcher.flush()
+            except Exception:
+                # The dispatcher keeps what it cannot send; this is something else, and the next events want telling.
+                log.exception("events not sent", extra={"action": "events_lost"})
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """The connection broke; where the server refuses to write, the next one would come too soon."""
         super().on_connection_error_after_connected(exc)
@@ -52,6 +85,7 @@ class FleetConsumer(Consumer):
 
         def handle_or_answer(message: Any) -> Any:  # noqa: ANN401 - kombu's
             try:
+                decode_ahead(message)
                 return handle(message)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 return self.on_invalid_task(None, message, error)
@@ -89,6 +123,16 @@ class FleetConsumer(Consumer):
             if self.event_dispatcher:
                 self.event_dispatcher.send("task-failed", uuid=job_id, exception=repr(failure), traceback=None)
         message.reject_log_error(log, self.connection_errors)
+
+
+def decode_ahead(message: Any) -> None:  # noqa: ANN401 - kombu's
+    """Decode a JSON body here, faster than kombu would when Celery asks; what is not plain JSON is left to kombu."""
+    body = message.body
+    is_plain = message.content_type == "application/json" and isinstance(body, str | bytes)
+    # Kombu's own JSON makes objects of what has this key: moments, decimals and the like.
+    if is_plain and (b"__type__" if isinstance(body, bytes) else "__type__") not in body:
+        with contextlib.suppress(orjson.JSONDecodeError):  # kombu takes more: NaN, lone surrogates
+            message._decoded_cache = orjson.loads(body)  # noqa: SLF001 - see tests/contracts/test_kombu_internals.py
 
 
 def _context(headers: dict[str, Any], message: Any) -> Context:  # noqa: ANN401 - kombu's

@@ -8,8 +8,9 @@ from celery import Celery
 from producer import keys
 from workers.transport.broker_address import broker_settings
 
-# Flower adds up a queue's lanes, so it must know how they are called.
-LANES: Final = {"priority_steps": sorted(keys.PRIORITY_STEPS.values())}
+# Flower adds up the lists of a queue, so it must know how they are called.
+STEPS: Final = sorted(keys.PRIORITY_STEPS.values())
+LANES: Final = {"priority_steps": sorted([*STEPS, *(keys.flow_step(step) for step in STEPS)])}
 
 SENTINEL_TIMEOUT_SECONDS: Final = 2.0
 

@@ -1,6 +1,8 @@
 """From the settings to the parts that a worker process is made of."""
 
 import os
+from collections.abc import Mapping
+from typing import Any, Final
 
 import psutil
 from redis import Redis
@@ -8,25 +10,47 @@ from redis import Redis
 from config.settings import RedisSettings, Settings
 from producer.redis_client import connect
 from workers.app import AppSettings
-from workers.cpu_defaults import with_cpu_defaults
+from workers.cpu_defaults import OWN_KV_CACHE_VARIABLE, with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig
+from workers.memory_share import gpu_share, machine_share
+from workers.observe.gpu_memory import gpu_memory_bytes
+from workers.pool.runner import BatchLimits
+from workers.transport.drain_policy import DrainPolicy
 from workers.transport.lease_store import LeasePolicy
 from workers.transport.service import Consumption
 
+GIB: Final = 1024**3
+VLLM_DEFAULTS: Final[dict[str, Any]] = {"scheduling_policy": "priority"}
+"""Engine options of every vLLM, unless the operator sets them: inside the engine too, a job's lane is its priority."""
+SEQUENCES_PER_RESERVED: Final = 8
+"""At most one sequence in so many is reserved for interactive jobs."""
 
-def make_engine(settings: Settings) -> Engine:
-    """The engine, not started."""
+
+def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
+    """The engine, not started; one of so many that share its GPU, or the machine's CPU."""
     revision = {"revision": settings.model.revision} if settings.model.revision else {}
     options = dict(settings.engine.options) | revision
+    options |= _with_reserve(options, settings.worker.interactive_reserve)
     if settings.engine.kind == "simulated":
         from workers.engine.simulated import SimulatedEngine
 
         return SimulatedEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
     from workers.engine.vllm_engine import VllmEngine
 
-    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        options = with_cpu_defaults(options, os.environ, psutil.virtual_memory().available)
+    options = VLLM_DEFAULTS | options
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    if gpu:
+        options = gpu_share(options, engines_on_device, gpu_memory_bytes(gpu))
+    else:
+        options = _options_on_cpu(options, engines_on_device)
     return VllmEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
+
+
+def _options_on_cpu(options: dict[str, Any], engines: int) -> dict[str, Any]:
+    if engines > 1 and os.environ.get(OWN_KV_CACHE_VARIABLE, "").isdigit():
+        # vLLM prefers the variable over the option, and would give all of it to each engine.
+        options = options | {"kv_cache_memory_bytes": int(os.environ.pop(OWN_KV_CACHE_VARIABLE)) * GIB}
+    return machine_share(with_cpu_defaults(options, os.environ, psutil.virtual_memory().available), engines)
 
 
 def connection(settings: RedisSettings, *, retries: int = 1) -> Redis:
@@ -39,10 +63,33 @@ def connection(settings: RedisSettings, *, retries: int = 1) -> Redis:
     )
 
 
+def _with_reserve(options: Mapping[str, Any], reserve: int) -> dict[str, int]:
+    """``max_num_seqs`` with the reserve on top, where the operator has set it; nothing otherwise.
+
+    What is no number of sequences is left for the engine to refuse.
+    """
+    asked, least = options.get("max_num_seqs"), SEQUENCES_PER_RESERVED - 1
+    if not isinstance(asked, int) or asked < least:
+        return {}
+    # Of seven and one more, one is an eighth: so reserved_slots finds again what is added here.
+    return {"max_num_seqs": asked + min(reserve, asked // least)}
+
+
+def reserved_slots(settings: Settings, engine: Engine) -> int:
+    """Sequences of the running engine that are for interactive jobs alone."""
+    return min(settings.worker.interactive_reserve, engine.capacity().max_num_seqs // SEQUENCES_PER_RESERVED)
+
+
+def common_slots(settings: Settings, engine: Engine) -> int:
+    """Sequences of the running engine that every lane may use."""
+    return engine.capacity().max_num_seqs - reserved_slots(settings, engine)
+
+
 def concurrency(settings: Settings, engine: Engine) -> int:
     """Jobs in the pool: what the engine runs at once, and a little more so that a free slot is refilled at once."""
-    slots = engine.capacity().max_num_seqs
-    return settings.worker.concurrency or slots + max(1, int(slots * settings.worker.concurrency_headroom))
+    common, reserved = common_slots(settings, engine), reserved_slots(settings, engine)
+    headroom = max(1, int(common * settings.worker.concurrency_headroom))
+    return settings.worker.concurrency or common + headroom + reserved
 
 
 def app_settings(settings: Settings) -> AppSettings:
@@ -60,12 +107,25 @@ def app_settings(settings: Settings) -> AppSettings:
 
 def consumption(settings: Settings, worker: str, engine: Engine) -> Consumption:
     """What the worker of this node name takes, and how much."""
+    slots = concurrency(settings, engine)
     return Consumption(
         model=settings.model.served_as,
         worker=worker,
-        slots=concurrency(settings, engine),
+        slots=slots,
+        reserved_slots=min(reserved_slots(settings, engine), slots // SEQUENCES_PER_RESERVED),
         batch_max_jobs=settings.worker.batch_max_jobs,
+        capacity=engine.capacity(),
         policy=LeasePolicy(
-            settings.worker.lease_seconds, settings.worker.max_deliveries, settings.results.job_record_seconds
+            settings.worker.lease_seconds,
+            settings.worker.max_deliveries,
+            settings.results.job_record_seconds,
+            DrainPolicy(prefix_window_seconds=settings.worker.prefix_window_seconds),
         ),
     )
+
+
+def batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
+    """How the pool fills the engine."""
+    worker = settings.worker
+    seats, reserved = engine.capacity().max_num_seqs, reserved_slots(settings, engine)
+    return BatchLimits(worker.batch_max_jobs, worker.batch_max_wait_ms / 1000, seats, reserved)

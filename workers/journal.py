@@ -1,23 +1,27 @@
 """Tells a job's record that it runs and that it ended, so that ``Producer.status`` can say so.
 
-Advisory: written by a thread of its own, many jobs in one pipeline, and dropped with a warning while Redis is away.
+Advisory: written by a thread of its own, for many jobs in one script, and dropped with a warning while Redis is away.
 """
 
 import logging
-import queue
-import threading
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final
+from importlib.resources import files
+from typing import Final
 
 import redis
 
 from producer import keys
 from producer.jobs import JobState
+from workers.paced import Paced
 
 log = logging.getLogger(__name__)
 
-MAX_GROUP_ENTRIES: Final = 256
+MAX_GROUP_JOBS: Final = 256
+"""Jobs in one script, so that none keeps the server long."""
+PAUSE_SECONDS: Final = 0.05
+"""A record is this late at most; what starts and ends in between is one write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,65 +33,67 @@ class Lifetimes:
     """That of the result: a record that outlived it would make callers wait for what is gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """What becomes of one record."""
 
-    job_id: str
-    fields: dict[str, str]
+    state: JobState
     lifetime_seconds: int
+    started_at: str = ""
+    """Seconds since the epoch; empty where it did not start here."""
 
 
 class Journal:
     """Writes ``state``, ``worker`` and ``started_at`` into job records."""
 
     def __init__(self, client: "redis.Redis", worker: str, lifetimes: Lifetimes) -> None:
-        self._client = client
         self._worker = worker
         self._lifetimes = lifetimes
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._waiting: deque[tuple[str, Entry]] = deque()
+        self._script = client.register_script(files("workers").joinpath("journal.lua").read_text(encoding="utf-8"))
+        self._paced = Paced("journal", PAUSE_SECONDS, self._write_waiting)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._paced.start()
 
     def job_started(self, job_id: str) -> None:
         """The job is on its way into the engine; returns at once."""
-        fields = {"state": JobState.RUNNING.value, "worker": self._worker, "started_at": repr(time.time())}
-        self._queue.put(Entry(job_id, fields, self._lifetimes.unfinished_seconds))
+        self._put(job_id, Entry(JobState.RUNNING, self._lifetimes.unfinished_seconds, repr(time.time())))
 
     def job_finished(self, job_id: str, state: JobState) -> None:
         """The job's outcome is in Redis; returns at once."""
-        self._queue.put(Entry(job_id, {"state": state.value}, self._lifetimes.finished_seconds))
+        self._put(job_id, Entry(state, self._lifetimes.finished_seconds))
 
     def job_put_off(self, job_id: str) -> None:
         """The job waits for another attempt; returns at once."""
-        self._queue.put(Entry(job_id, {"state": JobState.RETRYING.value}, self._lifetimes.unfinished_seconds))
+        self._put(job_id, Entry(JobState.RETRYING, self._lifetimes.unfinished_seconds))
 
     def stop(self, timeout_seconds: float) -> None:
         """Write what is queued and end."""
-        self._queue.put(None)
-        self._thread.join(timeout_seconds)
+        self._paced.stop(timeout_seconds)
 
-    def _run(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            group = [entry]
-            while len(group) < MAX_GROUP_ENTRIES and not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    self._queue.put(None)  # for the outer loop
-                    break
-                group.append(following)
-            self._write(group)
+    def _put(self, job_id: str, entry: Entry) -> None:
+        self._waiting.append((job_id, entry))
+        self._paced.notify()
 
-    def _write(self, group: list[Entry]) -> None:
+    def _write_waiting(self) -> None:
+        latest: dict[str, Entry] = {}
+        while self._waiting:
+            job_id, entry = self._waiting.popleft()
+            earlier = latest.pop(job_id, None)
+            if earlier is not None and not entry.started_at:
+                entry.started_at = earlier.started_at
+            latest[job_id] = entry
+        jobs = list(latest.items())
+        for start in range(0, len(jobs), MAX_GROUP_JOBS):
+            self._write(jobs[start : start + MAX_GROUP_JOBS])
+
+    def _write(self, group: list[tuple[str, Entry]]) -> None:
+        arguments: list[str | int] = [self._worker]
+        for _, entry in group:
+            arguments += [entry.state.value, entry.started_at, entry.lifetime_seconds]
         try:
-            with self._client.pipeline(transaction=False) as pipe:
-                for entry in group:
-                    record, fields = keys.job_record(entry.job_id), dict[Any, Any](entry.fields)
-                    pipe.hset(record, mapping=fields)
-                    pipe.expire(record, entry.lifetime_seconds)
-                pipe.execute()
+            self._script([keys.job_record(job_id) for job_id, _ in group], arguments)
         except redis.exceptions.RedisError as error:
             log.warning("%d job states not recorded: %s", len(group), error, extra={"action": "journal_skipped"})

@@ -2,7 +2,13 @@
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
+
+from workers.cpu_cores import Core, split
+
+MEMORY_NODES_VARIABLE: Final = "CPU_VISIBLE_MEMORY_NODES"
+"""vLLM's own: the memory nodes whose cores its CPU build uses."""
 
 
 class PlacementError(Exception):
@@ -15,24 +21,84 @@ class Slot:
 
     index: int
     gpus: tuple[str, ...]
+    engines_on_device: int = 1
+    """How many slots share this GPU, or this machine's CPU."""
+    cores: tuple[Core, ...] = ()
+    """The cores that it keeps to; none named: all of them."""
 
     @property
     def visible_devices(self) -> str:
         """The value of ``CUDA_VISIBLE_DEVICES``."""
         return ",".join(self.gpus)
 
+    def shares_gpu_with(self, other: "Slot") -> bool:
+        """Whether both are on one GPU."""
+        return not set(self.gpus).isdisjoint(other.gpus)
 
-def place(wanted: str, present: Sequence[str], gpus_per_engine: int) -> list[Slot]:
-    """One slot per engine.
+    @property
+    def place_name(self) -> str:
+        """Where it runs, for people."""
+        return f"GPU {self.visible_devices}" if self.gpus else "the CPU"
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment of its process: set before the process exists, so before it can import torch."""
+        own = dict(environ)
+        own["CUDA_VISIBLE_DEVICES"] = self.visible_devices
+        own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the ids mean what nvidia-smi shows
+        if self.cores:
+            # vLLM's CPU build takes its cores from the first memory node that it sees, wherever its own cores are.
+            own.setdefault(MEMORY_NODES_VARIABLE, str(self.cores[0].memory_node))
+        own["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
+        return own
+
+    def arguments(self) -> list[str]:
+        """What its process must know of the engines beside its own."""
+        cores = ["--cores", ",".join(str(core.cpu) for core in self.cores)] if self.cores else []
+        shared = ["--engines-on-device", str(self.engines_on_device)] if self.engines_on_device > 1 else []
+        return [*cores, *shared]
+
+
+def place(wanted: str, present: Sequence[str], gpus_per_engine: int, engines_per_gpu: int = 1) -> list[Slot]:
+    """One slot per engine: first one on each device, then the second on each, so that numbers do not depend on N.
 
     Args:
         wanted: ``auto`` (all GPUs there are, or the CPU), ``all``, ``none``, or ids separated by commas.
         present: ids of the GPUs that may be used.
         gpus_per_engine: ``tensor_parallel_size`` times ``pipeline_parallel_size``.
+        engines_per_gpu: engines that share each GPU, or the CPU where no GPU is used.
 
     Raises:
         PlacementError: an id is not there, is named twice, or the GPUs do not divide into engines.
     """
+    if gpus_per_engine > 1 and engines_per_gpu > 1:
+        raise PlacementError(
+            f"engines_per_gpu {engines_per_gpu} with tensor_parallel_size {gpus_per_engine}: an engine over several "
+            "GPUs has them to itself; use --engines-per-gpu 1, or one GPU per engine"
+        )
+    devices = _devices(wanted, present, gpus_per_engine)
+    shared = devices * engines_per_gpu
+    return [Slot(index, gpus, engines_per_gpu) for index, gpus in enumerate(shared)]
+
+
+def on_own_cores(slots: Sequence[Slot], cores: Sequence[Core]) -> list[Slot]:
+    """The slots, each on cores of its own where several are on the CPU; others as they are.
+
+    Raises:
+        PlacementError: there are fewer cores than engines.
+    """
+    if len(slots) == 1 or any(slot.gpus for slot in slots):
+        return list(slots)
+    if len(cores) < len(slots):
+        raise PlacementError(
+            f"{len(slots)} engines on a CPU with {len(cores)} cores: each needs one; "
+            f"use --engines-per-gpu {len(cores)} at most"
+        )
+    parts = split(cores, len(slots))
+    return [replace(slot, cores=part) for slot, part in zip(slots, parts, strict=True)]
+
+
+def _devices(wanted: str, present: Sequence[str], gpus_per_engine: int) -> list[tuple[str, ...]]:
+    """The GPUs of each engine, were each to have its own; no GPUs for the CPU."""
     match wanted.strip():
         case "none":
             chosen: list[str] = []
@@ -46,14 +112,13 @@ def place(wanted: str, present: Sequence[str], gpus_per_engine: int) -> list[Slo
             chosen = [gpu.strip() for gpu in listed.split(",")]
             _check_listed(chosen, present)
     if not chosen:
-        return [Slot(0, ())]
+        return [()]
     if len(chosen) % gpus_per_engine:
         raise PlacementError(
             f"{len(chosen)} GPUs do not divide into engines of {gpus_per_engine} (tensor_parallel_size); "
             f"name a multiple of {gpus_per_engine} with --gpus"
         )
-    groups = [tuple(chosen[at : at + gpus_per_engine]) for at in range(0, len(chosen), gpus_per_engine)]
-    return [Slot(index, group) for index, group in enumerate(groups)]
+    return [tuple(chosen[at : at + gpus_per_engine]) for at in range(0, len(chosen), gpus_per_engine)]
 
 
 def _check_listed(chosen: Sequence[str], present: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ Started by the supervisor as ``python -m workers.process``, with ``CUDA_VISIBLE_
 
 import argparse
 import contextlib
-import ctypes
+import gc
 import json
 import logging
 import os
@@ -29,15 +29,15 @@ from workers.app import make_app
 from workers.engine.base import EngineError, EngineOptionsInvalid
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
-from workers.from_settings import app_settings, concurrency, connection, consumption, make_engine
+from workers.from_settings import app_settings, batch_limits, concurrency, connection, consumption, make_engine
 from workers.inference.answer import Answerer
 from workers.journal import Journal, Lifetimes
 from workers.logs import set_up_logging
 from workers.observe.http import ObserveServer, PortTaken
 from workers.observe.metrics import WorkerMetrics
 from workers.observe.phase import Phase, WorkerState
+from workers.parent import end_with_parent
 from workers.pool.engine_pool import EnginePool, PoolRuntime
-from workers.pool.runner import BatchLimits
 from workers.registry import record_served_model
 from workers.server_check import ServerDropsJobs, refuse_a_server_that_evicts
 from workers.supervisor import OVERRIDES_VARIABLE
@@ -46,9 +46,10 @@ from workers.transport.service import LeaseService
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG: Final = 1
 JOURNAL_STOP_SECONDS: Final = 2.0
 LOOP_GRACE_SECONDS: Final = 1.0
+GC_THRESHOLDS: Final = (20_000, 20, 20)
+"""Python's own 700 means a collection every few jobs, a quarter of the worker's CPU time, and finds next to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,18 @@ class Arguments:
     overrides: dict[str, Any]
     slot: int
     ready_file: Path | None
+    engines_on_device: int = 1
+    """How many worker processes share this one's GPU, or the machine's CPU."""
+    cores: tuple[int, ...] = ()
+    """The cores to keep to; none named: all."""
 
 
 def main() -> int:
     """Run one worker process; the exit code says whether a restart may help (:mod:`workers.exit_codes`)."""
     arguments = _parse(sys.argv[1:])
-    _die_with_supervisor()
+    end_with_parent()
+    if arguments.cores:
+        os.sched_setaffinity(0, arguments.cores)  # before any thread exists; those and EngineCore inherit it
     try:
         settings = load_settings(
             config_file=arguments.config_file, environ=os.environ, overrides=arguments.overrides
@@ -79,7 +86,9 @@ def main() -> int:
     except EngineOptionsInvalid as error:
         return _end(str(error), EXIT_CONFIGURATION)
     except EngineError as error:
-        return _end(f"the engine did not start: {error}", EXIT_ENGINE)
+        count = arguments.engines_on_device
+        beside = f"; {count} engines share its memory: --engines-per-gpu takes fewer" if count > 1 else ""
+        return _end(f"the engine did not start: {error}{beside}", EXIT_ENGINE)
     return process.serve()
 
 
@@ -96,7 +105,7 @@ class WorkerProcess:
         # The port tells workers of one machine apart, and a restarted worker keeps its name.
         self._node = f"{slug}-{port}@{socket.gethostname()}"
         self._host = EngineHost(
-            make_engine(settings),
+            make_engine(settings, arguments.engines_on_device),
             start_timeout_seconds=settings.engine.start_timeout_seconds,
             health_interval_seconds=settings.engine.health_interval_seconds,
             health_timeout_seconds=settings.engine.hang_timeout_seconds,
@@ -138,6 +147,7 @@ class WorkerProcess:
         # A claim that is sent twice claims twice: its own errors are what it is tried again by.
         connect = partial(connection, settings.redis, retries=0)
         service = LeaseService(connect, consumption(settings, self._node, self._host.engine))
+        service.leases.appetite.calibrate(self._host.bytes_per_token)
         app = make_app(app_settings(settings), service.leases)
         worker = self._celery_worker(app, self._pool_runtime(service, journal))
         self._host.on_death(self._on_engine_death)
@@ -159,7 +169,7 @@ class WorkerProcess:
         return PoolRuntime(
             host=self._host,
             answerer=Answerer(self._host.engine, self._served, self._node, now=service.clock.now),
-            limits=BatchLimits(settings.batch_max_jobs, settings.batch_max_wait_ms / 1000),
+            limits=batch_limits(self._settings, self._host.engine),
             observer=self._metrics,
             journal=journal,
             leases=service.leases,
@@ -203,6 +213,7 @@ class WorkerProcess:
 
     def _on_ready(self, client: "redis.Redis") -> None:
         record_served_model(client, self._served)
+        collect_garbage_rarely()
         self._enter(Phase.READY)
         if self._ready_file is not None:
             self._ready_file.write_text(f"{os.getpid()}\n")
@@ -228,19 +239,30 @@ class WorkerProcess:
         return exit_code
 
 
+def collect_garbage_rarely() -> None:
+    """From now on; and never look again at what was loaded until here, which lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 def _parse(argv: list[str]) -> Arguments:
     parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--ready-file", type=Path)
+    parser.add_argument("--engines-on-device", type=int, default=1)
+    parser.add_argument("--cores", default="", help="numbers with commas")
     given = parser.parse_args(argv)
     overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
-    return Arguments(given.config, overrides, given.slot, given.ready_file)
-
-
-def _die_with_supervisor() -> None:
-    """Ask the kernel for SIGTERM when the parent ends, so that a killed supervisor leaves no worker behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return Arguments(
+        config_file=given.config,
+        overrides=overrides,
+        slot=given.slot,
+        ready_file=given.ready_file,
+        engines_on_device=given.engines_on_device,
+        cores=tuple(int(core) for core in given.cores.split(",") if core),
+    )
 
 
 def _end(sentence: str, exit_code: int) -> int:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Final
@@ -53,7 +53,15 @@ class Child:
     failures: int = 0
     failed_starts: int = 0
     was_ever_ready: bool = False
-    restart_at: float | None = None
+    is_disturbed: bool = False
+    """A neighbour on its GPU ended while it started, which spoils vLLM's measuring of memory."""
+    restart_at: float | None = 0.0
+    """When it is due to start; None: it has started."""
+
+    @property
+    def is_starting(self) -> bool:
+        """It runs, and does not take jobs yet."""
+        return self.process is not None and not self.is_ready
 
     @property
     def is_ready(self) -> bool:
@@ -86,8 +94,6 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
         self._children = [Child(slot, f"{self.run_folder}/ready-{slot.index}") for slot in self.slots]
-        for child in self._children:
-            self._start(child)
         while not self._signals:
             for child in self._children:
                 self._look_after(child)
@@ -101,29 +107,24 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         self._forget_ready(child)
-        environ = dict(self.environ)
-        # Before the process exists, so before it can import torch; and the ids mean what nvidia-smi shows.
-        environ["CUDA_VISIBLE_DEVICES"] = child.slot.visible_devices
-        environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        environ["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
-        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file]
+        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file, *child.slot.arguments()]
         child.process = subprocess.Popen(  # noqa: S603 - our own command
             [*self.command, *arguments],
-            env=environ,
+            env=child.slot.environment(self.environ),
             start_new_session=True,  # its EngineCore shares the group, so killing the group leaves nothing on the GPU
         )
-        child.started_at, child.restart_at = time.monotonic(), None
+        child.started_at, child.restart_at, child.is_disturbed = time.monotonic(), None, False
         log.info(
             "worker %d started as process %d on %s",
             child.slot.index,
             child.process.pid,
-            f"GPU {child.slot.visible_devices}" if child.slot.gpus else "the CPU",
+            child.slot.place_name,
             extra={"action": "worker_started", "worker_pid": child.process.pid},
         )
 
     def _look_after(self, child: Child) -> None:
         if child.restart_at is not None:
-            if time.monotonic() >= child.restart_at:
+            if time.monotonic() >= child.restart_at and not any(self._starting_beside(child)):
                 self._start(child)
             return
         if child.process is None:
@@ -133,6 +134,16 @@ class Supervisor:
         if exit_code is not None:
             self._on_exit(child, exit_code)
 
+    def _starting_beside(self, child: Child) -> Iterator[Child]:
+        """Who starts on the same GPU now.
+
+        An engine measures how much memory it takes by what is free before and after: what a neighbour takes meanwhile
+        would be missing from its KV cache, so engines of one GPU start one after another.
+        """
+        for other in self._children:
+            if other is not child and other.is_starting and other.slot.shares_gpu_with(child.slot):
+                yield other
+
     def _on_exit(self, child: Child, exit_code: int) -> None:
         was_ready = child.is_ready
         child.was_ever_ready = child.was_ever_ready or was_ready  # it may have been ready for less than a poll
@@ -141,6 +152,8 @@ class Supervisor:
         child.failures += 1
         child.failed_starts = 0 if was_ready else child.failed_starts + 1
         self._kill_group(child)
+        for neighbour in self._starting_beside(child):
+            neighbour.is_disturbed = True
         if self._is_hopeless(child, exit_code):
             log.error(
                 "worker %d ended with %d before it was ready; not starting it again",
@@ -161,7 +174,7 @@ class Supervisor:
         )
 
     def _is_hopeless(self, child: Child, exit_code: int) -> bool:
-        never_worked = not child.was_ever_ready
+        never_worked = not child.was_ever_ready and not child.is_disturbed
         too_often = child.failed_starts >= self.policy.max_failed_starts
         return exit_code == EXIT_CONFIGURATION or never_worked or too_often
 

@@ -17,6 +17,7 @@ VLLM_OPTIONS: Final[dict[str, Any]] = {
     "dtype": "float32",
     "enforce_eager": True,
     "enable_chunked_prefill": False,  # or seeded jobs end the CPU engine: see refuse_seed_that_ends_the_engine
+    "scheduling_policy": "priority",  # as a worker starts it
     "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
 }
 

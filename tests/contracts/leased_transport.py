@@ -15,6 +15,7 @@ from producer import keys
 from tests.deliveries import HANDOVER_SECONDS, HeldQueue
 from tests.leasing import MODEL, LeaseQueue
 from tests.waiting import eventually
+from workers.transport.appetite import Appetite
 from workers.transport.channel import install, uninstall
 from workers.transport.intake import Intake, Limits
 from workers.transport.leases import Leases
@@ -94,10 +95,11 @@ def stock(url: str, **options: object) -> Iterator[Any]:
 
 
 @contextmanager
-def installed(url: str, slots: int = SLOTS) -> Iterator[HeldQueue]:
+def installed(url: str, slots: int = SLOTS, reserved_slots: int = 0) -> Iterator[HeldQueue]:
     """``redis://`` of this process is ours inside; what is left of it is nothing."""
     with LeaseQueue.at(url) as queue:
-        held = HeldQueue(queue, Leases(queue.store(), Ledger(HANDOVER_SECONDS)))
+        appetite = Appetite(reserved_slots=reserved_slots)
+        held = HeldQueue(queue, Leases(queue.store(), Ledger(HANDOVER_SECONDS), appetite))
         install(Intake(held.leases, ServerClock(), Limits(QUEUE, slots, batch_max_jobs=slots)))
         try:
             yield held

@@ -13,7 +13,7 @@ from flower.utils.broker import Redis as FlowerRedis
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, get_transport_cls
 from kombu.transport import redis as kombu_redis
 
-from producer import keys
+from producer import Priority, keys
 from tests.contracts.leased_transport import Consuming, installed, leased, publish, send_as_stock, stock
 from tests.deliveries import SUBMISSION, HeldQueue, job_message
 from tests.leasing import end
@@ -163,6 +163,42 @@ def test_a_message_without_a_doorbell_waits_for_a_second_at_most(held: HeldQueue
     assert consuming.job_ids == ["j"]
 
 
+def test_who_has_room_for_urgent_messages_alone_leaves_the_other_bell_to_others(
+    held: HeldQueue, redis_url: str
+) -> None:
+    """It waits at the urgent one, and takes what rings there."""
+    held.queue.push(job_message("a"), job_message("b"), job_message("c"))
+    with installed(redis_url, slots=3, reserved_slots=1) as few, leased(redis_url) as connection:
+        consuming = Consuming(connection)
+        take(consuming, 2)
+        consuming.turn()
+        assert (consuming.job_ids, few.queue.client.llen(few.queue.keys.doorbell)) == (["a", "b"], 1), "it rang itself"
+        few.queue.push(job_message("urgent"), priority=Priority.INTERACTIVE)
+        few.queue.client.lpush(few.queue.keys.urgent_doorbell, "1")
+        take(consuming, 3)
+        assert consuming.job_ids == ["a", "b", "urgent"]
+
+
+def test_room_for_any_message_is_used_while_urgent_ones_are_waited_for(held: HeldQueue, redis_url: str) -> None:
+    """At once, not when the wait is over; and when nothing is there to take, any bell ends the wait from then on."""
+    held.queue.push(*(job_message(name) for name in "abc"))
+    with installed(redis_url, slots=3, reserved_slots=1) as few, leased(redis_url) as connection:
+        consuming = Consuming(connection)
+        poll_start = connection.transport.cycle.on_poll_start
+        take(consuming, 2)
+        consuming.turn()
+        assert consuming.channel._in_poll
+        consuming.messages[0].ack()
+        poll_start()
+        assert consuming.job_ids == ["a", "b", "c"]
+        consuming.messages[1].ack()
+        poll_start()
+        few.queue.client.lpush(few.queue.keys.doorbell, "1")
+        few.queue.push(job_message("d"))
+        take(consuming, 4)
+        assert consuming.job_ids == ["a", "b", "c", "d"]
+
+
 def test_a_full_process_takes_nothing(held: HeldQueue, redis_url: str) -> None:
     """It neither claims nor waits at the bell, until something is done."""
     held.queue.push(job_message("a"), job_message("b"), job_message("c"))
@@ -280,6 +316,7 @@ def test_a_delivery_that_fails_gives_back_what_is_behind_it(held: HeldQueue, red
 
 def test_a_server_that_refuses_to_write_counts_as_one_that_is_gone(held: HeldQueue, consuming: Consuming) -> None:
     """Read-only after a failover, say: Celery reconnects then, where any other error would end the worker."""
+    held.queue.push(b"{}")
     held.queue.client.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(redis.exceptions.ConnectionError, match="NOREPLICAS"):

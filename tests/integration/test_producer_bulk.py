@@ -23,6 +23,7 @@ from producer.submission import (
     prepare,
     read_replies,
 )
+from tests.queued import queued
 from tests.waiting import eventually, free_port
 from workers.embedded import EmbeddedServer
 
@@ -65,8 +66,7 @@ def enqueue(link: Link, jobs: Sequence[PreparedJob]) -> list[Submission | Refusa
 
 def waiting(client: redis.Redis, model: str = "m", priority: Priority = Priority.NORMAL) -> list[str]:
     """The ids of the jobs in a lane, the next one first."""
-    messages = reversed(client.lrange(keys.lane(model, priority), 0, -1))
-    return [json.loads(message)["headers"]["id"] for message in messages]
+    return [message["headers"]["id"] for message in queued(client, model, priority)]
 
 
 def test_jobs_of_many_models_and_lanes_wait_in_the_order_in_which_they_came(client: redis.Redis, link: Link) -> None:
@@ -96,10 +96,11 @@ def test_what_waits_in_the_lane_is_the_message_that_the_producer_describes(clien
 
     found = enqueue(link, jobs)
 
-    elements = reversed(client.lrange(keys.lane("m", Priority.NORMAL), 0, -1))
-    for job, became, element in zip(jobs, found, elements, strict=True):
+    waiting = {message["headers"]["id"]: message for message in queued(client)}
+    assert len(waiting) == len(jobs)
+    for job, became in zip(jobs, found, strict=True):
         assert isinstance(became, Submission)
-        assert json.loads(element) == json.loads(task_message(job).at(became.enqueued_at))
+        assert waiting[job.job_id] == json.loads(task_message(job).at(became.enqueued_at))
 
 
 def test_whoever_listens_is_told_of_every_job_and_nothing_is_missed_when_nobody_does(

@@ -18,6 +18,7 @@ from producer.contract import GenerationRequest, SystemFields
 from producer.errors import FleetUnreachable
 from producer.link import Link
 from producer.submission import Destination, enqueue_run, prepare, read_reply
+from tests.queued import queued
 from tests.waiting import free_port
 from workers.embedded import EmbeddedServer
 
@@ -37,11 +38,6 @@ def producer(redis_url: str) -> Iterator[Producer]:
     with Producer(redis_url) as ours:
         ours.declare_model("m")
         yield ours
-
-
-def queued(client: redis.Redis, lane: str = LANE) -> list[dict[str, Any]]:
-    """The messages of a lane, oldest first."""
-    return [json.loads(message) for message in reversed(client.lrange(lane, 0, -1))]
 
 
 def test_a_submitted_job_is_what_a_celery_consumer_receives(redis_url: str, producer: Producer) -> None:
@@ -88,7 +84,7 @@ def test_each_priority_waits_in_its_own_lane(client: redis.Redis, producer: Prod
 
     lengths = {lane: client.llen(keys.lane("m", lane)) for lane in Priority}
     assert lengths == {lane: int(lane is priority) for lane in Priority}
-    assert queued(client, keys.lane("m", priority))[0]["headers"]["id"] == submission.job_id
+    assert queued(client, priority=priority)[0]["headers"]["id"] == submission.job_id
 
 
 def test_a_record_of_the_job_lives_for_its_lifetime(redis_url: str, client: redis.Redis) -> None:

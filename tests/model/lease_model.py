@@ -21,6 +21,8 @@ class Rules:
     """Of each job, 0 for the most urgent."""
     slots: int
     """Of each worker."""
+    in_flows: bool = False
+    """The jobs are a tenant's: each has a number of its own in the lane, and comes back to it."""
     max_deliveries: int = 3
     group_jobs: int = 8
 
@@ -100,7 +102,8 @@ def submit(queue: Queue, rules: Rules, job: int) -> Queue:
 def _in_lane(queue: Queue, rules: Rules, job: int, *, first: bool) -> Queue:
     lanes = list(queue.lanes)
     lane = lanes[rules.lane_of[job]]
-    lanes[rules.lane_of[job]] = (job, *lane) if first else (*lane, job)
+    changed = (job, *lane) if first else (*lane, job)
+    lanes[rules.lane_of[job]] = tuple(sorted(changed)) if rules.in_flows else changed
     return replace(queue, lanes=tuple(lanes))
 
 

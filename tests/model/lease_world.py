@@ -8,9 +8,11 @@ import redis
 
 from producer import keys
 from producer.contract import Priority
+from producer.script import FLOWS_SCRIPT
 from tests.leasing import LONG_AGO, MODEL, answer
 from tests.model.fleet_model import Fleet, Reply, Step
 from tests.model.lease_model import FAILURE, SUCCESS, Claimed, Lease, Queue, Record, Result
+from workers.transport.drain_policy import DrainPolicy, Turns
 from workers.transport.lease_store import DeadLetter, Finish, LeasePolicy, LeaseStore, Release
 
 FOR_EVER_SECONDS: Final = 1e6
@@ -26,6 +28,11 @@ end
 return reply
 """
 """One call instead of many: a long run asks millions of times."""
+PLACE: Final = FLOWS_SCRIPT + "place_job(ARGV[1], parse_place(ARGV[2]), ARGV[3])"
+TENANT: Final = "acme"
+STEPS: Final = sorted(keys.PRIORITY_STEPS.values())
+NO_TURNS: Final = DrainPolicy(lane_turns=dict.fromkeys(Priority, Turns(share=0.0, patience_seconds=1e9)))
+"""Lanes by their urgency alone: turns are a matter of time, and have tests of their own."""
 RESTORE: Final = """
 redis.call('FLUSHDB')
 for index, name in ipairs(KEYS) do
@@ -46,26 +53,31 @@ class LeaseWorld:
         self._rules = fleet.rules
         self._jobs = range(len(fleet.rules.lane_of))
         self._results = [keys.result(str(job)) for job in self._jobs]
-        self._policy = LeasePolicy(lease_seconds=FOR_EVER_SECONDS, max_deliveries=fleet.rules.max_deliveries)
+        self._policy = LeasePolicy(FOR_EVER_SECONDS, fleet.rules.max_deliveries, drain=NO_TURNS)
         self._stores: dict[str, LeaseStore] = {}
         self._digests = {client.register_script("return redis.sha1hex(ARGV[1])")([], [job]): job for job in self._jobs}
         self._ask = client.register_script(ASK)
         self._restore = client.register_script(RESTORE)
+        self._place = client.register_script(PLACE)
         self._questions = json.dumps(self._read_commands())
         side_keys = (NAMES.leases, NAMES.leased, NAMES.redelivery, NAMES.suspects, NAMES.delayed, NAMES.isolation)
         dead = (keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX)
-        self._names = [*LANES, *side_keys, NAMES.claim_counter, NAMES.doorbell, *dead, *self._results]
+        doorbells = (NAMES.doorbell, NAMES.urgent_doorbell)
+        self._names = [*LANES, *_flow_keys(), *side_keys, NAMES.claim_counter, *doorbells, *dead, *self._results]
         self._dumps = json.dumps([["DUMP", name] for name in self._names])
 
     def make(self, fleet: Fleet, step: Step) -> Reply:
         """Let a step happen to the server that holds the state ``fleet``."""
         match step.name:
             case "submit":
-                self.client.lpush(LANES[self._rules.lane_of[step.number]], str(step.number))
+                if self._rules.in_flows:
+                    self._place([], [MODEL, self._place_of(step.number), step.number])
+                else:
+                    self.client.lpush(LANES[self._rules.lane_of[step.number]], str(step.number))
             case "lease ends":
                 self.client.zadd(NAMES.leases, {self.tags[step.number]: LONG_AGO}, xx=True)
             case "comes due":
-                member = f"{self._step_of(step.number)}\n{step.number}"
+                member = f"{self._place_of(step.number)}\n{step.number}"
                 self.client.zadd(NAMES.delayed, {member: LONG_AGO}, xx=True)
             case "isolation ends":
                 self.client.delete(NAMES.isolation)
@@ -118,8 +130,9 @@ class LeaseWorld:
             self._stores[consumer] = LeaseStore(self.client, MODEL, self._policy, consumer=consumer, worker=consumer)
         return self._stores[consumer]
 
-    def _step_of(self, job: int) -> int:
-        return sorted(keys.PRIORITY_STEPS.values())[self._rules.lane_of[job]]
+    def _place_of(self, job: int) -> str:
+        step = STEPS[self._rules.lane_of[job]]
+        return f"{step}|{TENANT}|{job + 1:022d}|40|8||" if self._rules.in_flows else str(step)
 
     @staticmethod
     def _number(tag: str) -> int:
@@ -127,7 +140,10 @@ class LeaseWorld:
 
     def _read_commands(self) -> list[list[Any]]:
         return [
-            *(["LRANGE", name, 0, -1] for name in (*LANES, NAMES.suspects)),
+            *(["LRANGE", name, 0, -1] for name in LANES),
+            *(["ZRANGE", NAMES.order(step), 0, -1] for step in STEPS),
+            *(["HGETALL", name] for name in (NAMES.waiting, NAMES.charged, NAMES.running)),
+            ["LRANGE", NAMES.suspects, 0, -1],
             *(["ZRANGE", name, 0, -1, "WITHSCORES"] for name in (NAMES.delayed, NAMES.leases)),
             *(["HGETALL", name] for name in (NAMES.leased, NAMES.redelivery)),
             *(["GET", name] for name in (NAMES.isolation, NAMES.claim_counter)),
@@ -138,14 +154,14 @@ class LeaseWorld:
 
     def read(self) -> Queue:
         """What the server holds, in the model's words."""
-        *lanes, suspects, delays, expiries, leased, records, isolation, claims, dead, dead_index, results = self._ask(
-            [], [self._questions]
-        )
+        answers = self._ask([], [self._questions])
+        lists, flows, (suspects, delays, expiries, leased, records) = answers[:4], answers[4:11], answers[11:16]
+        isolation, claims, dead, dead_index, results = answers[16:]
         entries, ends = dict(_pairs(leased)), _pairs(expiries)
         assert sorted(dead) == sorted(dead_index)
         assert {tag for tag, _ in ends} == set(entries)
         return Queue(
-            tuple(tuple(int(job) for job in reversed(lane)) for lane in lanes),
+            self._flows(flows, entries) if self._rules.in_flows else _lanes(lists),
             tuple(self._job(entry) for entry in reversed(suspects)),
             tuple(sorted((self._job(entry), float(moment) == LONG_AGO) for entry, moment in _pairs(delays))),
             tuple(sorted(self._lease(tag, float(moment), entries[tag]) for tag, moment in ends)),
@@ -156,16 +172,29 @@ class LeaseWorld:
             int(claims or 0),
         )
 
+    def _flows(self, answers: Sequence[list[bytes]], leased: dict[bytes, bytes]) -> tuple[tuple[int, ...], ...]:
+        *orders, waiting, charged, running = answers
+        entries = dict(_pairs(waiting))
+        lanes = tuple(
+            tuple(self._job(entries.pop(member.partition(b"|")[2])) for member in members) for members in orders
+        )
+        assert not entries, "what waits is in an order"
+        assert [self.client.llen(keys.flow_lane_of_step(MODEL, step)) for step in STEPS] == list(map(len, lanes))
+        charges = dict(_pairs(charged))
+        assert charges.keys() <= leased.keys(), "no tenant is charged for what nobody holds"
+        assert dict(_pairs(running)) == ({TENANT.encode(): b"%d" % len(charges)} if charges else {})
+        return lanes
+
     def _job(self, entry: bytes) -> int:
-        step, _, job = entry.partition(b"\n")
-        assert int(step) == self._step_of(int(job))
+        place, _, job = entry.partition(b"\n")
+        assert place.decode() == self._place_of(int(job))
         return int(job)
 
     def _lease(self, tag: bytes, moment: float, entry: bytes) -> Lease:
         head, _, job = entry.partition(b"\n")
-        number, step, delivery, *_ = head.split()
+        number, place, delivery, *_ = head.split()
         assert int(number) == self._number(tag.decode())
-        assert int(step) == self._step_of(int(job))
+        assert place.decode() == self._place_of(int(job))
         return Lease(int(number), int(job), int(delivery), moment == LONG_AGO)
 
     def _records(self, stored: Iterable[tuple[bytes, bytes]]) -> tuple[Record | None, ...]:
@@ -201,9 +230,19 @@ class LeaseWorld:
 
     def side_keys(self) -> list[str]:
         """Names on the server that are neither lanes, results, dead letters, counter nor bell."""
-        expected = {*LANES, *self._results, NAMES.claim_counter, NAMES.doorbell}
+        expected = {*LANES, *self._results, NAMES.claim_counter, NAMES.doorbell, NAMES.urgent_doorbell}
         expected |= {keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX}
         return sorted({name.decode() for name in self.client.keys("*")} - expected)
+
+
+def _flow_keys() -> list[str]:
+    names = [keys.flow_lane_of_step(MODEL, step) for step in STEPS]
+    names += [f"fleet:{kind}:{step}:{MODEL}" for kind in ("order", "shares", "spent") for step in STEPS]
+    return [*names, NAMES.waiting, NAMES.charged, NAMES.running, f"fleet:turns:{MODEL}", f"fleet:held:{MODEL}"]
+
+
+def _lanes(lists: Sequence[list[bytes]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(job) for job in reversed(lane)) for lane in lists)
 
 
 def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -26,6 +26,7 @@ DEPTH: Final = int(os.environ.get("FLEET_MODEL_DEPTH", "6"))
         pytest.param(Rules(lane_of=(1, 1), slots=1), id="one-slot"),
         pytest.param(Rules(lane_of=(1, 1), slots=2), id="two-slots-one-lane"),
         pytest.param(Rules(lane_of=(2, 0), slots=2), id="two-slots-two-lanes"),
+        pytest.param(Rules(lane_of=(1, 1), slots=2, in_flows=True), id="two-slots-one-flow"),
     ],
 )
 def test_no_sequence_of_steps_breaks_an_invariant(client: "redis.Redis", rules: Rules) -> None:

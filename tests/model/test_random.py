@@ -5,6 +5,7 @@ covered. A walk that fails is shrunk to a short one, and printed.
 """
 
 import os
+from dataclasses import replace
 from typing import ClassVar, Final
 
 import pytest
@@ -30,10 +31,11 @@ class Walk(RuleBasedStateMachine):
     """One walk from an empty queue; at its end, everything is brought to an end."""
 
     client: ClassVar["redis.Redis"]
+    game: ClassVar[Rules] = RULES
 
     def __init__(self) -> None:
         super().__init__()
-        self.fleet = begin(RULES, WORKERS)
+        self.fleet = begin(self.game, WORKERS)
         self.world = LeaseWorld(self.client, self.fleet)
         self.world.restore({})
         self._is_sound = True
@@ -69,12 +71,19 @@ class Walk(RuleBasedStateMachine):
             bring_to_an_end(self.fleet, self.world)
 
 
+class WalkInFlows(Walk):
+    """The same with jobs of a tenant."""
+
+    game: ClassVar[Rules] = replace(RULES, in_flows=True)
+
+
 @pytest.mark.timeout(SHRINKING_SECONDS)
-def test_no_walk_breaks_an_invariant(client: "redis.Redis") -> None:
+@pytest.mark.parametrize("walk", [Walk, WalkInFlows])
+def test_no_walk_breaks_an_invariant(client: "redis.Redis", walk: type[Walk]) -> None:
     """Whatever three workers do to six jobs of four lanes."""
     Walk.client = client
     run_state_machine_as_test(
-        Walk,
+        walk,
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,

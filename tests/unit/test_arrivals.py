@@ -12,7 +12,9 @@ from kombu.transport.virtual import Channel, Message
 from producer.contract import FailureCode
 from tests.deliveries import SUBMISSION, claimed, job_message, stock_message
 from workers.transport.arrivals import Arrival, Fate, Rules, judge, parse, screenable
-from workers.transport.lease_store import ClaimedMessage, Screening
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.drain_policy import Place
+from workers.transport.lease_store import Screening
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 RULES = Rules("fleet.llama", max_deliveries=3, server_seconds=NOW.timestamp(), offset_seconds=0.0)
@@ -193,7 +195,7 @@ def test_above_its_last_delivery_a_job_is_poisoned() -> None:
     """It is answered without being run, and an operator finds it with its history."""
     history = ({"event": "the engine died", "delivery": 3},)
     raw = job_message("j")
-    message = ClaimedMessage("tag", 6, 4, 0, history, raw)
+    message = ClaimedMessage("tag", Place("6"), 4, 0, history, raw)
     arrival = judge(message, parse(message), TO_RUN, RULES)
     assert arrival.fate is Fate.DELIVER
     assert arrival.held.verdict is not None

@@ -21,8 +21,9 @@ from workers.engine.base import (
     GenerationFailed,
     Increment,
 )
-from workers.engine.host import WARM_UP_TOKENS, EngineHost
+from workers.engine.host import EngineHost
 from workers.engine.simulated import SimulatedEngine
+from workers.engine.warm_up import WARM_UP_TOKENS
 
 TICK_SECONDS = 0.01
 

@@ -13,7 +13,8 @@ from tests.finisher_desk import Desk, desk_at
 from tests.waiting import eventually, free_port
 from workers.embedded import EmbeddedServer
 from workers.inference.answer import Later
-from workers.pool.finisher import MAX_GROUP_JOBS
+from workers.pool import finisher
+from workers.pool.finisher import FULL_GROUP_JOBS, MAX_GROUP_JOBS
 from workers.pool.job import PoolJob
 
 LINK_QUEUE = "after"
@@ -61,6 +62,47 @@ def test_outcomes_that_wait_together_are_written_together(desk: Desk) -> None:
     assert desk.done == names
     assert all(desk.stored(name).id == name for name in names)
     assert (len(desk.ledger), desk.queue.leftovers()) == (0, [])
+
+
+def test_outcomes_that_come_soon_after_others_wait_for_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first goes at once; then a full group does, without the rest of the pause."""
+    monkeypatch.setattr(finisher, "GROUP_PAUSE_SECONDS", 3600.0)
+    names = named(1 + FULL_GROUP_JOBS)
+    first, *others = [desk.job(name) for name in names]
+    desk.finisher.start()
+    desk.put(first)
+    eventually(lambda: desk.done == names[:1], what="the first")
+    for job in others:
+        assert desk.done == names[:1]
+        desk.put(job)
+    eventually(lambda: desk.done == names, what="the group")
+    assert desk.recorded.group_sizes == [1, FULL_GROUP_JOBS]
+
+
+def test_where_little_runs_no_outcome_waits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that sends one job after another gets each answer at once."""
+    monkeypatch.setattr(finisher, "GROUP_PAUSE_SECONDS", 3600.0)
+    names = named(FULL_GROUP_JOBS - 1)
+    jobs = [desk.job(name) for name in names]
+    desk.finisher.start()
+    for number, job in enumerate(jobs, start=1):
+        desk.put(job)
+        eventually(lambda until=number: desk.done == names[:until], what="the next one")
+    assert desk.recorded.group_sizes == [1] * len(names)
+
+
+def test_a_stopping_finisher_waits_for_no_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is recorded at once."""
+    monkeypatch.setattr(finisher, "GROUP_PAUSE_SECONDS", 3600.0)
+    names = named(2 * FULL_GROUP_JOBS)
+    jobs = [desk.job(name) for name in names]
+    desk.finisher.start()
+    desk.put(jobs[0])
+    eventually(lambda: desk.done == names[:1], what="the first")
+    desk.put(*jobs[1:3])
+    desk.finisher.stop(30.0)
+    assert desk.done == names[:3]
+    assert not desk.is_running
 
 
 def test_celery_hears_of_a_job_only_when_its_result_is_in_redis(desk: Desk) -> None:

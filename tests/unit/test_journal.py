@@ -11,7 +11,7 @@ from producer import keys
 from producer.jobs import JobState
 from tests.waiting import eventually, free_port
 from workers.embedded import EmbeddedServer
-from workers.journal import MAX_GROUP_ENTRIES, Journal, Lifetimes
+from workers.journal import MAX_GROUP_JOBS, Journal, Lifetimes
 
 LIFETIMES = Lifetimes(unfinished_seconds=1000, finished_seconds=100)
 
@@ -64,7 +64,7 @@ def test_a_job_that_is_put_off_is_retrying(client: "redis.Redis") -> None:
 
 def test_stopping_writes_what_is_queued(client: "redis.Redis") -> None:
     """More than one group, and the thread ends."""
-    count = 2 * MAX_GROUP_ENTRIES + 3
+    count = 2 * MAX_GROUP_JOBS + 3
     journal = Journal(client, "w@test", LIFETIMES)
     for number in range(count):
         journal.job_finished(str(number), JobState.SUCCEEDED)

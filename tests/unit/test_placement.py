@@ -2,7 +2,10 @@
 
 import pytest
 
-from workers.placement import PlacementError, Slot, place, present_gpus
+from workers.cpu_cores import Core
+from workers.placement import PlacementError, Slot, on_own_cores, place, present_gpus
+
+CORES = [Core(memory_node=number // 2, package=0, physical=number, cpu=number) for number in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,44 @@ def test_gpus_that_do_not_fit_are_refused_with_what_would(
     """Before any process starts."""
     with pytest.raises(PlacementError, match=complaint):
         place(wanted, present, per_engine)
+
+
+@pytest.mark.parametrize(
+    ("present", "slots"),
+    [
+        (["0"], [("0",), ("0",)]),
+        # The first engine of every GPU comes first: those start at once, and keep their ports when N changes.
+        (["0", "1"], [("0",), ("1",), ("0",), ("1",)]),
+        ([], [(), ()]),  # two on the CPU
+    ],
+)
+def test_engines_that_share_a_gpu_have_slots_of_their_own(present: list[str], slots: list[tuple[str, ...]]) -> None:
+    """So their ports, node names and ready files differ; each knows how many it shares with."""
+    assert place("auto", present, 1, 2) == [Slot(index, gpus, 2) for index, gpus in enumerate(slots)]
+
+
+def test_an_engine_over_several_gpus_has_them_to_itself() -> None:
+    """Its ranks wait for each other in every step; a neighbour's steps in between would hold up all of them."""
+    with pytest.raises(PlacementError, match="--engines-per-gpu 1"):
+        place("all", ["0", "1"], 2, 2)
+
+
+def test_engines_on_the_cpu_keep_to_cores_of_their_own() -> None:
+    """Near ones, and all of them."""
+    slots = on_own_cores(place("none", [], 1, 2), CORES)
+    assert [slot.cores for slot in slots] == [tuple(CORES[:2]), tuple(CORES[2:])]
+
+
+@pytest.mark.parametrize(("wanted", "engines"), [("none", 1), ("0,1", 1), ("0", 2)])
+def test_nobody_else_is_bound_to_cores(wanted: str, engines: int) -> None:
+    """One engine on the CPU uses all of it, and a GPU's engines are the kernel's to place."""
+    assert all(not slot.cores for slot in on_own_cores(place(wanted, ["0", "1"], 1, engines), CORES))
+
+
+def test_more_engines_than_cores_are_refused() -> None:
+    """Two on one core would take turns."""
+    with pytest.raises(PlacementError, match="use --engines-per-gpu 4 at most"):
+        on_own_cores(place("none", [], 1, 5), CORES)
 
 
 @pytest.mark.parametrize(("value", "gpus"), [("1,3", ["1", "3"]), ("", []), ("-1", [])])

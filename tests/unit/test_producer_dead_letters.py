@@ -98,7 +98,7 @@ def test_a_replay_goes_into_the_lane_that_the_message_came_from(priority: Priori
         "fleet:job:j",
         "fleet:cancels:a:b",
         lane,
-        "fleet:doorbell:a:b",
+        "fleet:doorbell-urgent:a:b" if priority is Priority.INTERACTIVE else "fleet:doorbell:a:b",
     ]
     assert read_letter(letter(priority_step=step)).priority is priority
 

@@ -167,3 +167,46 @@ def test_a_job_whose_engine_died_has_no_outcome_and_the_death_is_reported() -> N
         bench.on_loop(lambda: None)
         assert deaths == ["its process is gone"]
         assert bench.finished == []
+
+
+def test_no_more_jobs_run_than_the_engine_has_seats() -> None:
+    """The rest waits in the worker, and takes a seat as soon as one is free."""
+    with running(max_jobs=10, seats=2) as bench:
+        jobs = [bench.job(str(number)) for number in range(4)]
+        for job in jobs:
+            bench.runner.offer(job)
+        eventually(lambda: len(bench.engine.arrived) == 2, what="two run")
+        bench.on_loop(lambda: None)
+        assert bench.engine.arrived == ["0", "1"]
+        jobs[0].abort(jobs[0], "cancelled")
+        eventually(lambda: bench.engine.arrived == ["0", "1", "2"], what="the third has the seat")
+        bench.release()
+        eventually(lambda: len(bench.outcomes) == 3, what="the others are answered")
+
+
+def test_reserved_seats_are_for_urgent_jobs_alone() -> None:
+    """An urgent job does not wait for others to end, though it came last."""
+    with running(max_jobs=10, seats=3, reserved_seats=1) as bench:
+        for number in range(5):
+            bench.runner.offer(bench.job(f"batch {number}", queue_priority=6))
+        eventually(lambda: len(bench.engine.arrived) == 2, what="all common seats are taken")
+        bench.runner.offer(bench.job("urgent", queue_priority=0))
+        eventually(lambda: "urgent" in bench.engine.arrived, what="it runs")
+        assert bench.engine.arrived == ["batch 0", "batch 1", "urgent"]
+        bench.release()
+        eventually(lambda: len(bench.outcomes) == 6, what="all are answered")
+
+
+def test_urgent_jobs_take_a_free_seat_before_others_that_wait() -> None:
+    """Whoever came first."""
+    with running(max_jobs=10, seats=1) as bench:
+        first = bench.job("first")
+        bench.runner.offer(first)
+        eventually(lambda: bench.engine.arrived == ["first"], what="it runs")
+        bench.runner.offer(bench.job("batch", queue_priority=6))
+        bench.runner.offer(bench.job("urgent", queue_priority=0))
+        bench.on_loop(lambda: None)
+        first.abort(first, "cancelled")
+        eventually(lambda: bench.engine.arrived == ["first", "urgent"], what="the urgent one runs")
+        bench.release()
+        eventually(lambda: len(bench.outcomes) == 2, what="both are answered")

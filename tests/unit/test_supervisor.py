@@ -29,16 +29,22 @@ count = len(starts.read_text().splitlines())
 step, _, code = plan[min(count, len(plan)) - 1].partition(":")
 if step == "deaf":
     signal.signal(signal.SIGTERM, lambda *_: (folder / "asked").touch())
-if step != "fails":
+go = folder / ("go-" + given["--slot"])
+while step in ("waits", "stalls") and not go.exists():
+    time.sleep(0.01)
+if step not in ("fails", "stalls"):
     pathlib.Path(given["--ready-file"]).write_text("ready")
+while step == "until" and not go.exists():
+    time.sleep(0.01)
 if code:
     sys.exit(int(code))
 while True:
     signal.pause()
 """
 """A worker that does as planned, one step per start, the last step for all further ones: ``fails:N`` ends with code N
-before it is ready, ``ready:N`` after, ``serves`` stays, ``deaf`` stays and only notes that it was asked to end. The
-plans of several slots are separated by a bar."""
+before it is ready, ``ready:N`` after, ``serves`` stays, ``deaf`` stays and only notes that it was asked to end. Some
+wait for the file ``go-SLOT``: ``waits`` and then serves, ``stalls:N`` and then fails, ``until:N`` when it is ready and
+then ends. The plans of several slots are separated by a bar."""
 
 SUPERVISOR = """
 import json, os, sys
@@ -93,6 +99,10 @@ class Supervised:
         """Workers that still run."""
         pids = [int(start[0]) for slot in range(len(self.gpus)) for start in self.starts(slot)]
         return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+    def go(self, slot: int) -> None:
+        """Let a worker go on that waits, in all its starts."""
+        (self.folder / f"go-{slot}").touch()
 
     def is_ready(self, slot: int = 0) -> bool:
         """Whether the worker says that it takes jobs."""
@@ -175,6 +185,41 @@ def test_each_worker_has_its_own_gpus_and_an_interrupt_ends_all(tmp_path: Path) 
         supervised.process.send_signal(signal.SIGINT)
         assert supervised.exit_code() == 0
         assert supervised.alive() == []
+
+
+def test_engines_of_one_gpu_start_one_after_another(tmp_path: Path) -> None:
+    """Each measures the free memory of its GPU while it starts; an engine of another GPU waits for nobody."""
+    with Supervised(tmp_path, "waits", gpus=(("0",), ("1",), ("0",))) as supervised:
+        eventually(lambda: supervised.starts(0) and supervised.starts(1), what="the first of each GPU")
+        supervised.go(1)
+        eventually(lambda: supervised.is_ready(1), what="the other GPU's engine is ready")
+        assert supervised.starts(2) == []
+        supervised.go(0)
+        eventually(lambda: supervised.starts(2), what="the second of GPU 0")
+        ready_at = (tmp_path / "ready-0").stat().st_mtime_ns
+        assert (tmp_path / "starts-2").stat().st_mtime_ns > ready_at
+
+
+def test_a_worker_that_comes_back_waits_for_its_neighbours_start(tmp_path: Path) -> None:
+    """Not only at the first start: slot 0 dies while slot 1 starts, and is back when that is done."""
+    with Supervised(tmp_path, "until:70,serves|waits", gpus=(("0",), ("0",))) as supervised:
+        eventually(lambda: supervised.starts(1), what="the neighbour starts")
+        supervised.go(0)
+        eventually(lambda: len(supervised.alive()) == 1, what="slot 0 is gone")
+        supervised.go(1)
+        eventually(lambda: len(supervised.starts(0)) == 2, what="slot 0 is back")
+        assert (tmp_path / "starts-0").stat().st_mtime_ns > (tmp_path / "ready-1").stat().st_mtime_ns
+
+
+def test_a_first_start_that_a_neighbours_end_spoiled_is_tried_again(tmp_path: Path) -> None:
+    """Memory that becomes free while vLLM measures it ends the start; the settings are not to blame."""
+    with Supervised(tmp_path, "until:70,serves|stalls:70,serves", gpus=(("0",), ("0",))) as supervised:
+        eventually(lambda: supervised.starts(1), what="the neighbour starts")
+        supervised.go(0)
+        eventually(lambda: len(supervised.alive()) == 1, what="slot 0 is gone")
+        supervised.go(1)
+        eventually(lambda: supervised.is_ready(0) and supervised.is_ready(1), what="both serve")
+        assert supervised.process.poll() is None
 
 
 def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:

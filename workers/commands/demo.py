@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from config.errors import SettingsError
 from producer import ChatMessage, FleetError, GenerationRequest, Preset, Producer, SamplingOptions
+from producer.cli_options import takes
 from producer.jobs import JobOutcome
-from workers.commands.worker import GpusOption, ModelOption, ProfileOption, SetOption, overrides_of
+from workers.commands.fleet_options import FleetOptions
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
 from workers.local.documents import Section, markdown_files, sections_of
 from workers.local.model import TINY_MODEL, model_or_tiny
@@ -25,7 +27,12 @@ MAX_SECTION_CHARACTERS: Final = 1_500
 SUMMARY_TOKENS: Final = 48
 SHOWN_CHARACTERS: Final = 88
 
-DocumentsArgument = Annotated[list[Path] | None, typer.Argument(help="Markdown documents; without any, those here.")]
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions(FleetOptions):
+    """What ``fleet demo`` takes."""
+
+    documents: Annotated[list[Path] | None, typer.Argument(help="Markdown documents; without any, those here.")] = None
 
 
 def register(app: typer.Typer) -> None:
@@ -33,21 +40,16 @@ def register(app: typer.Typer) -> None:
     app.command(name="demo")(demo)
 
 
-def demo(
-    documents: DocumentsArgument = None,
-    model: ModelOption = None,
-    gpus: GpusOption = None,
-    profile: ProfileOption = None,
-    settings: SetOption = None,
-) -> None:
+@takes(DemoOptions)
+def demo(options: DemoOptions) -> None:
     """Start a fleet here, summarise every section of the documents and answer one chat turn, then stop it."""
     # Everything is stopped on the way out, whoever asks for it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(".fleet")
     try:
-        overrides = overrides_of({"model.name": model, "worker.gpus": gpus, "profile": profile}, settings)
-        sections = list(sections_of(documents or markdown_files(Path()), MAX_SECTION_CHARACTERS))
-        with LocalStack(folder, model_or_tiny(overrides, folder, None)) as stack:
+        documents = options.documents or markdown_files(Path())
+        sections = list(sections_of(documents, MAX_SECTION_CHARACTERS))
+        with LocalStack(folder, model_or_tiny(options.overrides(), folder, None)) as stack:
             failures = _run(stack, sections)
     except (SettingsError, OSError) as error:
         typer.echo(f"fleet demo: {error}", err=True)

@@ -6,7 +6,7 @@ import typer
 
 from config.errors import SettingsError
 from config.loading import load_settings
-from workers.commands.worker import ConfigOption, RedisOption
+from workers.commands.fleet_options import ConfigOption, RedisOption
 from workers.exit_codes import EXIT_CONFIGURATION
 from workers.local.flower import flower_command, flower_environment
 

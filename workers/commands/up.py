@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from config.errors import SettingsError
-from workers.commands.worker import ConfigOption, GpusOption, ModelOption, ProfileOption, SetOption, overrides_of
+from producer.cli_options import takes
+from workers.commands.fleet_options import ServeOptions
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
 from workers.local.model import model_or_tiny
 from workers.local.stack import LocalStack, StackFailed
@@ -19,13 +20,8 @@ def register(app: typer.Typer) -> None:
     app.command(name="up")(up)
 
 
-def up(
-    model: ModelOption = None,
-    gpus: GpusOption = None,
-    profile: ProfileOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-) -> None:
+@takes(ServeOptions)
+def up(options: ServeOptions) -> None:
     """Start a whole fleet here: an embedded server (unless FLEET_REDIS_URL names one), workers, Flower."""
     console = Console()
     folder = Path(".fleet")
@@ -33,8 +29,8 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        overrides = overrides_of({"model.name": model, "worker.gpus": gpus, "profile": profile}, settings)
-        with LocalStack(folder, model_or_tiny(overrides, folder, config), config) as stack:
+        overrides = model_or_tiny(options.overrides(), folder, options.config)
+        with LocalStack(folder, overrides, options.config) as stack:
             console.print("loading the model …")
             stack.wait_until_ready(lambda: _leave_when(stopped))
             console.print(f"[bold]{stack.settings.model.served_as}[/] is served; Ctrl-C stops everything")

@@ -1,31 +1,22 @@
 """``fleet worker``: the supervisor of one machine's worker processes."""
 
-import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
 
 from config.errors import SettingsError
 from config.loading import load_settings
-from config.settings import Settings
-from config.sources import parsed_option
+from producer.cli_options import takes
+from workers.commands.engines_per_gpu import Given, engines_per_gpu
+from workers.commands.fleet_options import ENGINES_PER_GPU, ServeOptions
+from workers.cpu_cores import usable_cores
 from workers.exit_codes import EXIT_CONFIGURATION
 from workers.logs import set_up_logging
-from workers.placement import PlacementError, place, present_gpus
-from workers.supervisor import OVERRIDES_VARIABLE, RestartPolicy, Supervisor, worker_command
-
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; without it fleet.toml, if there.")]
-ModelOption = Annotated[str | None, typer.Option(help="Folder, or a name that the model hub knows.")]
-ProfileOption = Annotated[str | None, typer.Option(help="Named profile (fleet config profiles), or a TOML file.")]
-GpusOption = Annotated[str | None, typer.Option(help="auto, all, none, or ids with commas: one worker per engine.")]
-RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Overrides redis.url.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting: --set engine.options.max_num_seqs=64; may be repeated.")
-]
+from workers.placement import PlacementError, on_own_cores, place, present_gpus
+from workers.supervisor import RestartPolicy, Supervisor, worker_command
 
 _PARALLEL_OPTIONS: Final = ("tensor_parallel_size", "pipeline_parallel_size")
 
@@ -35,48 +26,81 @@ def register(app: typer.Typer) -> None:
     app.command(name="worker")(worker)
 
 
-def worker(
-    model: ModelOption = None,
-    gpus: GpusOption = None,
-    profile: ProfileOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class WorkerOptions(ServeOptions):
+    """What ``fleet worker`` takes."""
+
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure anew how many engines share a GPU (--engines-per-gpu auto).")
+    ] = False
+
+    def overrides(self) -> dict[str, Any]:
+        """As :meth:`FleetOptions.overrides`; calibrating means ``auto``.
+
+        Raises:
+            SettingsError: a number of engines was given too.
+        """
+        # The decorator's slots=True makes another class, so super() without arguments would not find it.
+        given = ServeOptions.overrides(self)
+        if not self.calibrate:
+            return given
+        wanted = given.get(ENGINES_PER_GPU, "auto")
+        if wanted != "auto":
+            raise SettingsError(f"--calibrate finds out how many engines share a GPU: leave {wanted} out, or say auto")
+        return given | {ENGINES_PER_GPU: "auto"}
+
+
+@takes(WorkerOptions)
+def worker(options: WorkerOptions) -> None:
     """Serve one model with one worker process per engine, each on its own GPUs; restart what dies."""
     try:
-        overrides = overrides_of({"model.name": model, "worker.gpus": gpus, "profile": profile}, settings)
-        loaded = load_settings(config_file=config, environ=os.environ, overrides=overrides).settings
-        set_up_logging(loaded.log.level)
-        code = supervise(loaded, config, overrides)
+        given = _given(options)
+        set_up_logging(given.settings.log.level)
+        code = supervise(given, engines_per_gpu(given, is_forced=options.calibrate))
     except (SettingsError, PlacementError) as error:
         typer.echo(f"fleet worker: {error}", err=True)
         code = EXIT_CONFIGURATION
     raise typer.Exit(code)
 
 
-def supervise(settings: Settings, config: Path | None, overrides: dict[str, Any]) -> int:
-    """Run the supervisor until a signal; its exit code.
+def _given(options: WorkerOptions) -> Given:
+    """Settings and machine.
 
     Raises:
-        SettingsError: no model is named.
+        SettingsError: a setting is refused, or no model is named.
+    """
+    overrides = options.overrides()
+    loaded = load_settings(config_file=options.config, environ=os.environ, overrides=overrides).settings
+    if not loaded.model.served_as:
+        raise SettingsError("no model: name one with --model, FLEET_MODEL, or model.name in fleet.toml")
+    return Given(
+        settings=loaded,
+        config=options.config,
+        overrides=overrides,
+        present_gpus=present_gpus(os.environ),
+        gpus_per_engine=gpus_per_engine(loaded.engine.options),
+    )
+
+
+def supervise(given: Given, engines: int) -> int:
+    """Run the supervisor, with so many engines per GPU, until a signal; its exit code.
+
+    Raises:
         PlacementError: the GPUs do not fit.
     """
-    if not settings.model.served_as:
-        raise SettingsError("no model: name one with --model, FLEET_MODEL, or model.name in fleet.toml")
-    slots = place(settings.worker.gpus, present_gpus(os.environ), gpus_per_engine(settings.engine.options))
-    file = ["--config", str(config)] if config is not None else []
+    settings = given.settings.worker
+    slots = place(settings.gpus, given.present_gpus, given.gpus_per_engine, engines)
     with tempfile.TemporaryDirectory(prefix="fleet-") as run_folder:
         return Supervisor(
-            command=worker_command(file),
-            slots=slots,
+            command=worker_command(given.arguments),
+            slots=on_own_cores(slots, usable_cores()),
             policy=RestartPolicy(
-                settings.worker.restart_backoff_initial_seconds,
-                settings.worker.restart_backoff_max_seconds,
-                settings.worker.max_failed_starts,
+                settings.restart_backoff_initial_seconds,
+                settings.restart_backoff_max_seconds,
+                settings.max_failed_starts,
             ),
-            drain_timeout_seconds=settings.worker.drain_timeout_seconds,
-            # In the environment and not on the command line: ps shows that, and there may be a password in it.
-            environ=os.environ | {OVERRIDES_VARIABLE: json.dumps(overrides)},
+            drain_timeout_seconds=settings.drain_timeout_seconds,
+            environ=given.environ,
             run_folder=run_folder,
         ).run()
 
@@ -90,19 +114,3 @@ def gpus_per_engine(options: Any) -> int:  # noqa: ANN401 - vLLM's own option va
             raise SettingsError(f"engine.options.{name} must be a whole number of GPUs, not {value!r}")
         product *= value
     return product
-
-
-def overrides_of(options: Mapping[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
-    """The command line's settings by dotted name: the options that were given, then ``--set``, which wins."""
-    return {name: value for name, value in options.items() if value is not None} | parse_settings(settings or ())
-
-
-def parse_settings(given: Sequence[str]) -> dict[str, Any]:
-    """``name=value`` pairs; a value that is JSON is read as JSON, anything else is text."""
-    parsed: dict[str, Any] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise SettingsError(f"--set {pair}: write it as name=value, e.g. --set worker.batch_max_jobs=32")
-        parsed[name] = parsed_option(value)
-    return parsed

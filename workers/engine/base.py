@@ -110,6 +110,8 @@ class Capacity:
     """Longest prompt plus output of one sequence, in tokens."""
     kv_cache_tokens: int | None = None
     """Tokens whose KV cache fits, over all sequences; None where the engine does not tell."""
+    kv_block_tokens: int | None = None
+    """Tokens per block of that cache: each sequence takes whole blocks. None where the engine does not tell."""
 
 
 class Engine(ABC):
@@ -152,6 +154,10 @@ class Engine(ABC):
     @abstractmethod
     def capacity(self) -> Capacity:
         """What fits at once; known after :meth:`start`."""
+
+    def generated_tokens(self) -> int | None:
+        """Tokens generated since the start, those of unfinished answers too; None where the engine does not count."""
+        return None
 
     @abstractmethod
     async def close(self) -> None:

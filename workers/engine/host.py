@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from producer.contract import GenerationRequest, SamplingOptions
-from workers.engine.base import Engine, EngineDead, EngineRequest, EngineStartFailed
+from workers.engine.base import Engine, EngineDead, EngineStartFailed
+from workers.engine.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
-WARM_UP_TOKENS: Final = 8
+USUAL_BYTES_PER_TOKEN: Final = 4.0
+"""Of English prose in common tokenizers; stands in until the warm-up has shown the model's own."""
 HEALTH_CHECK_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 20.0
 
@@ -36,6 +37,8 @@ class EngineHost:
         self.loop = asyncio.new_event_loop()
         self.death: str | None = None
         """Why the engine is gone; None while it lives."""
+        self.bytes_per_token = USUAL_BYTES_PER_TOKEN
+        """UTF-8 bytes of English prose per token of this model, from the warm-up."""
         self._start_timeout_seconds = start_timeout_seconds
         self._health_interval_seconds = health_interval_seconds
         self._health_timeout_seconds = health_timeout_seconds
@@ -60,7 +63,7 @@ class EngineHost:
             raise
 
     def start(self, model: str) -> None:
-        """Load the engine and serve one short request; returns when jobs may come.
+        """Load the engine and serve one short job; returns when jobs may come.
 
         Raises:
             EngineError: it did not start, or not within the start timeout.
@@ -76,11 +79,7 @@ class EngineHost:
 
     async def _start_and_warm_up(self, model: str) -> None:
         await self.engine.start()
-        request = GenerationRequest(
-            model=model, prompt="warm up", sampling=SamplingOptions(max_tokens=WARM_UP_TOKENS, temperature=0.0)
-        )
-        async for _ in self.engine.generate(EngineRequest("warm-up", request)):
-            pass
+        self.bytes_per_token = await warm_up(self.engine, model)
         self._last_heartbeat = time.monotonic()
         self._watchdog = asyncio.create_task(self._watch())
 

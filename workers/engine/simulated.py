@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, TextIO
 
 from producer.contract import FailureCode, GenerationRequest
 from producer.strict import unknown_name
@@ -29,6 +30,7 @@ from workers.engine.base import (
 )
 from workers.engine.simulated_attempt import Attempt, Slots
 from workers.engine.simulated_core import SimulatedCore
+from workers.engine.simulated_device import SimulatedDevice
 from workers.engine.simulated_text import prompt_tokens, refuse_contradictions, write
 
 DIED: Final = "the simulated engine's process died"
@@ -45,15 +47,25 @@ class SimulatedOptions:
     """Jobs that run together; the rest waits in order of arrival. A job takes one slot whatever its ``n``."""
     max_model_len: int = 2_048
     """Longest prompt plus output, in words."""
+    kv_cache_tokens: int | None = None
+    """What it says that its KV cache holds; it has none."""
     seconds_per_token: float = 0.001
     start_seconds: float = 0.0
     """How long the start takes."""
+    device_folder: str = ""
+    """Engines that name the same folder are on one device: beyond ``device_engines`` they slow each other down."""
+    device_engines: float = 1.0
+    """How many of them fill that device."""
     start_fault: Literal["", "fails"] = ""
+    slot_log: str = ""
+    """A file that gets a line per job that had a slot: when it was given and when left, in seconds since the epoch."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_model_len"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise EngineOptionsInvalid(f"engine option {name!r} must be a whole number above 0")
+        if not isinstance(self.device_engines, int | float) or self.device_engines <= 0:
+            raise EngineOptionsInvalid("engine option 'device_engines' must be a number above 0")
         for name in ("seconds_per_token", "start_seconds"):
             if not isinstance(getattr(self, name), int | float) or getattr(self, name) < 0:
                 raise EngineOptionsInvalid(f"engine option {name!r} must be a number of seconds, not below 0")
@@ -81,6 +93,7 @@ class SimulatedEngine(Engine):
         self._config = config
         self._options = SimulatedOptions()
         self._slots = Slots(self._options.max_num_seqs)
+        self._device = SimulatedDevice("", 1)
         self._core: SimulatedCore | None = None
         self._death: str | None = "the engine is not running"
         self._has_died = False
@@ -95,7 +108,7 @@ class SimulatedEngine(Engine):
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
         self._options = SimulatedOptions.of(self._config)
-        self._slots = Slots(self._options.max_num_seqs)
+        self._slots = Slots(self._options.max_num_seqs, self._slot_log())
         await asyncio.sleep(self._options.start_seconds)
         if self._options.start_fault:
             raise EngineStartFailed("the simulated engine was told to fail (engine option start_fault)")
@@ -104,7 +117,17 @@ class SimulatedEngine(Engine):
             await self._core.start()
         except OSError as error:
             raise EngineStartFailed(f"the simulated engine's process did not start: {error}") from error
+        self._device = SimulatedDevice(self._options.device_folder, self._options.device_engines)
+        self._device.enter()
         self._death = None
+
+    def _slot_log(self) -> TextIO | None:
+        if not self._options.slot_log:
+            return None
+        try:
+            return Path(self._options.slot_log).open("a", buffering=1)
+        except OSError as error:
+            raise EngineOptionsInvalid(f"engine option 'slot_log' cannot be written: {error}") from error
 
     def _die(self) -> None:
         self._death = DIED
@@ -167,7 +190,7 @@ class SimulatedEngine(Engine):
         return _slow_seconds(running.request)
 
     async def _paced(self, running: Attempt, extra_seconds: float) -> AsyncGenerator[Increment, None]:
-        pace_seconds, length = self._options.seconds_per_token, running.longest_tokens
+        pace_seconds, length = self._options.seconds_per_token * self._device.slowdown, running.longest_tokens
         running.first_token_seconds = time.monotonic() - running.arrived + extra_seconds + pace_seconds
         step = 1 if running.request.stream else length
         for sent in range(0, length, step):
@@ -194,12 +217,15 @@ class SimulatedEngine(Engine):
 
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""
-        return Capacity(self._options.max_num_seqs, self._options.max_model_len)
+        options = self._options
+        return Capacity(options.max_num_seqs, options.max_model_len, options.kv_cache_tokens)
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""
         self._death = self._death or "the engine is closed"
         self._stop_all()
+        self._slots.close()
+        self._device.leave()
         if self._core is not None:
             await self._core.close()
 

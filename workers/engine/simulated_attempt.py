@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TextIO
 
 from producer.contract import GenerationRequest
 from workers.engine.base import ChoiceIncrement, Increment
@@ -19,7 +20,8 @@ class Attempt:
     choices: list[Written]
     arrived: float = field(default_factory=time.monotonic)
     first_token_seconds: float | None = None
-    has_slot: bool = False
+    slot_given_at: float | None = None
+    """When it got a slot, in seconds since the epoch."""
     turn: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it has a slot, and when it will not need one."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -67,9 +69,10 @@ class Attempt:
 class Slots:
     """As many attempts as there are slots run together; the rest waits in order of arrival."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, log: TextIO | None = None) -> None:
         self._free = count
         self._waiting: deque[Attempt] = deque()
+        self._log = log
 
     def enter(self, attempt: Attempt) -> None:
         """Give it a slot, or a place in the line."""
@@ -81,14 +84,23 @@ class Slots:
 
     @staticmethod
     def _give(attempt: Attempt) -> None:
-        attempt.has_slot = True
+        attempt.slot_given_at = time.time()
         attempt.turn.set()
 
     def leave(self, attempt: Attempt) -> None:
         """Take it out; its slot goes to the first in the line."""
-        if not attempt.has_slot:
+        if attempt.slot_given_at is None:
             self._waiting.remove(attempt)
-        elif self._waiting:
+            return
+        if self._log is not None:
+            self._log.write(f"{attempt.slot_given_at:.6f} {time.time():.6f}\n")
+        if self._waiting:
             self._give(self._waiting.popleft())
         else:
             self._free += 1
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None

@@ -21,9 +21,10 @@ from workers.engine.vllm_errors import GONE, engine_error
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_launch import Launch
 from workers.engine.vllm_requests import refuse_seed_that_ends_the_engine, rendered, sampling_params
-from workers.engine.vllm_results import increment_of
+from workers.engine.vllm_results import generated_tokens, increment_of
 
 if TYPE_CHECKING:
+    from vllm.config import CacheConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
@@ -112,12 +113,16 @@ class VllmEngine(Engine):
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""
         config = self._running().vllm_config
-        blocks = config.cache_config.num_gpu_blocks
         return Capacity(
             max_num_seqs=config.scheduler_config.max_num_seqs,
             max_model_len=config.model_config.max_model_len,
-            kv_cache_tokens=blocks * config.cache_config.block_size if blocks else None,
+            kv_cache_tokens=kv_cache_tokens(config.cache_config),
+            kv_block_tokens=config.cache_config.block_size,
         )
+
+    def generated_tokens(self) -> int | None:
+        """See :meth:`Engine.generated_tokens`; None with vLLM's ``disable_log_stats``."""
+        return generated_tokens() if self._running().log_stats else None
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""
@@ -134,6 +139,20 @@ class VllmEngine(Engine):
             await asyncio.to_thread(launch.abandon)
         if launch is not None:
             launch.forget()
+
+
+def kv_cache_tokens(cache: "CacheConfig") -> int | None:
+    """Tokens whose KV cache fits: the blocks' size, or what vLLM counts itself where that is less; None: not known yet.
+
+    A token of a hybrid model takes blocks of several groups of layers, so fewer fit than the blocks' size says, and
+    newer vLLM counts that. One whose layers all have a sliding window takes less than a block per block of text, and
+    vLLM's own count is then of whole contexts: more than the blocks hold, and not true of short jobs.
+    """
+    if not cache.num_gpu_blocks:
+        return None
+    blocks_tokens: int = cache.num_gpu_blocks * cache.block_size
+    own_tokens: int | None = getattr(cache, "kv_cache_size_tokens", None)
+    return min(blocks_tokens, own_tokens or blocks_tokens)
 
 
 def _aborted(request: GenerationRequest) -> Increment:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from vllm.logprobs import Logprob
     from vllm.outputs import CompletionOutput, RequestOutput
 
+GENERATED_TOKENS: Final = "vllm:generation_tokens"
+"""vLLM's counter of them, raised with every step."""
 LEAST_LOGPROB: Final = -9999.0
 """Stands for minus infinity, which JSON has no word for."""
 
@@ -29,6 +31,14 @@ def increment_of(output: "RequestOutput", alternatives: int) -> Increment:
         cached_tokens=output.num_cached_tokens or 0,
         first_token_seconds=(metrics.first_token_latency or None) if metrics is not None else None,
     )
+
+
+def generated_tokens() -> int:
+    """What vLLM's own counter says, over all that this process has generated."""
+    from prometheus_client import REGISTRY
+
+    families = [family for family in REGISTRY.collect() if family.name == GENERATED_TOKENS]
+    return int(sum(sample.value for family in families for sample in family.samples if sample.name.endswith("_total")))
 
 
 def _choice(choice: "CompletionOutput", alternatives: int) -> ChoiceIncrement:

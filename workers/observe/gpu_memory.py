@@ -1,7 +1,8 @@
 """GPU memory on ``/metrics``, read from the driver at each scrape."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pynvml
 from prometheus_client import REGISTRY
@@ -37,6 +38,27 @@ class GpuMemoryCollector(Collector):
 def _handle(gpu: str) -> object:
     by_index = gpu.isdigit()
     return pynvml.nvmlDeviceGetHandleByIndex(int(gpu)) if by_index else pynvml.nvmlDeviceGetHandleByUUID(gpu)
+
+
+def gpu_memory_bytes(gpu: str) -> int | None:
+    """Memory of one GPU by the id that ``CUDA_VISIBLE_DEVICES`` gives; None where the driver does not tell."""
+    found = _told(gpu, pynvml.nvmlDeviceGetMemoryInfo)
+    return None if found is None else int(found.total)
+
+
+def gpu_name(gpu: str) -> str | None:
+    """Its product name; None where the driver does not tell."""
+    found = _told(gpu, pynvml.nvmlDeviceGetName)
+    return None if found is None else str(found)
+
+
+def _told(gpu: str, question: Callable[[object], Any]) -> Any:  # noqa: ANN401 - NVML's own structures
+    try:
+        pynvml.nvmlInit()
+        return question(_handle(gpu))
+    except pynvml.NVMLError as error:
+        log.warning("GPU %s: %s", gpu, error, extra={"action": "gpu_unreadable", "gpu": gpu})
+        return None
 
 
 def register_gpu_memory(gpus: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from celery.app.base import Celery
@@ -28,6 +29,7 @@ from workers.pool.celery_request import callbacks_of, delivery_tag, has_successo
 from workers.pool.finisher import Finished, Finisher, Listeners
 from workers.pool.job import PoolJob, TimeLimits
 from workers.pool.runner import BatchLimits, Runner
+from workers.pool.short_trace import trace
 from workers.transport.lease_store import Release
 from workers.transport.leases import Leases
 from workers.transport.ledger import Held
@@ -110,7 +112,7 @@ class EnginePool(BasePool):
             side = SideJob(self._side.submit(apply_target, target, args, kwargs, options["callback"], accept_callback))
             self.runtime.leases.ledger.enter_pool(tag, side)
             return side
-        callbacks = callbacks_of(self, target, args, options)
+        callbacks = callbacks_of(self, partial(trace, self.app.backend, target), args, options)
         job = PoolJob(
             delivery=_delivery(args[1], args[2]),
             callbacks=callbacks,

@@ -25,7 +25,11 @@ from workers.transport.leases import Leases
 log = logging.getLogger(__name__)
 
 MAX_GROUP_JOBS: Final = 64
-"""Outcomes whose results go out in one pipeline."""
+"""Outcomes whose results go out in one script."""
+GROUP_PAUSE_SECONDS: Final = 0.005
+"""Between the starts of two groups; so much later a result is stored at most, and only while others are, too."""
+FULL_GROUP_JOBS: Final = 8
+"""A group of this size does not wait: free slots are worth more than a call of Redis then."""
 RETRY_INITIAL_SECONDS: Final = 0.1
 RETRY_MAX_SECONDS: Final = 2.0
 
@@ -64,6 +68,9 @@ class Finisher:
         self._leases = leases
         self._listeners = listeners
         self._queue: queue.SimpleQueue[tuple[PoolJob, Finished] | None] = queue.SimpleQueue()
+        self._collecting = threading.Lock()
+        self._last_group_at = 0.0
+        self._is_full = threading.Event()
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name=f"finisher-{number}", daemon=True) for number in range(thread_count)
@@ -77,11 +84,14 @@ class Finisher:
     def put(self, job: PoolJob, finished: Finished) -> None:
         """Hand over an outcome; any thread."""
         self._queue.put((job, finished))
+        if self._queue.qsize() >= FULL_GROUP_JOBS - 1:  # and the one that a thread has taken already
+            self._is_full.set()
 
     def stop(self, timeout_seconds: float) -> None:
         """Record what is queued, then end the threads; gives up on Redis after the timeout."""
         for _ in self._threads:
             self._queue.put(None)
+        self._is_full.set()
         deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -89,7 +99,8 @@ class Finisher:
 
     def _run(self) -> None:
         while True:
-            group, is_last = self._next_group()
+            with self._collecting:  # the other thread would take every second outcome, and each of them wake for one
+                group, is_last = self._next_group()
             try:
                 self._finish_group(group)
             except REDIS_AWAY as error:  # only while stopping: the pool hands back what is not recorded
@@ -106,6 +117,8 @@ class Finisher:
 
     def _next_group(self) -> tuple[list[tuple[PoolJob, Finished]], bool]:
         item = self._queue.get()
+        if item is not None:
+            self._wait_for_company()
         group: list[tuple[PoolJob, Finished]] = []
         while item is not None:
             group.append(item)
@@ -116,6 +129,15 @@ class Finisher:
             except queue.Empty:
                 return group, False
         return group, True
+
+    def _wait_for_company(self) -> None:
+        """Not after a quiet moment, and not where little runs: an idle fleet answers at once."""
+        is_busy = len(self._leases.ledger) >= FULL_GROUP_JOBS
+        pause_seconds = self._last_group_at + GROUP_PAUSE_SECONDS - time.monotonic()
+        if is_busy and pause_seconds > 0:
+            self._is_full.wait(pause_seconds)
+        self._is_full.clear()
+        self._last_group_at = time.monotonic()
 
     def _finish_group(self, group: list[tuple[PoolJob, Finished]]) -> None:
         traced: list[tuple[PoolJob, Finished, Any]] = []

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -14,6 +15,8 @@ from workers.observe.records import BatchDrained, Observer
 from workers.pool.finisher import Finished
 from workers.pool.job import PoolJob
 
+NO_BOUND: Final = 2**31
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -23,6 +26,10 @@ class BatchLimits:
     """Jobs that enter the engine between two turns of its loop."""
     max_wait_seconds: float
     """How long a drain that is not full waits for company, while the engine has work; an idle engine never waits."""
+    seats: int = NO_BOUND
+    """Jobs that the engine runs at once."""
+    reserved_seats: int = 0
+    """Of those, the ones that are for the most urgent lane alone."""
 
 
 class Runner:
@@ -41,19 +48,20 @@ class Runner:
         self._limits = limits
         self._observer = observer
         self._finish = finish
-        self._waiting: deque[PoolJob] = deque()
+        self._urgent: deque[PoolJob] = deque()
+        self._others: deque[PoolJob] = deque()
         self._wake_is_due = False
         self._running: set[asyncio.Task[None]] = set()
 
     def offer(self, job: PoolJob) -> None:
         """Queue a job for the next drain; called on the hub's thread."""
-        self._waiting.append(job)
+        (self._others if job.delivery.queue_priority else self._urgent).append(job)
         # The flag is cleared on the loop before it looks at the deque, so a job appended in between is either seen
         # by that look or finds the flag down and wakes the loop again.
         if not self._wake_is_due:
             self._wake_is_due = True
             self._host.loop.call_soon_threadsafe(self._wake)
-        elif self._limits.max_wait_seconds and len(self._waiting) == self._limits.max_jobs:  # the wait is over: full
+        elif self._limits.max_wait_seconds and self._waiting == self._limits.max_jobs:  # the wait is over: full
             self._host.loop.call_soon_threadsafe(self._drain)
 
     def cancel(self, job: PoolJob) -> None:
@@ -65,9 +73,22 @@ class Runner:
 
         self._host.loop.call_soon_threadsafe(cancel_on_loop)
 
+    @property
+    def _waiting(self) -> int:
+        return len(self._urgent) + len(self._others)
+
+    def _next(self) -> PoolJob | None:
+        """The job whose turn it is, if there is a seat for it; the rest waits here, where urgent ones overtake."""
+        limits, running = self._limits, len(self._running)
+        if self._urgent and running < limits.seats:
+            return self._urgent.popleft()
+        if self._others and running < limits.seats - limits.reserved_seats:
+            return self._others.popleft()
+        return None
+
     def _wake(self) -> None:
         self._wake_is_due = False
-        is_full = len(self._waiting) >= self._limits.max_jobs
+        is_full = self._waiting >= self._limits.max_jobs
         if self._limits.max_wait_seconds and self._running and not is_full:
             # More jobs may come before the wait is over; the flag stays up so that they do not start a second wait.
             self._wake_is_due = True
@@ -78,8 +99,7 @@ class Runner:
     def _drain(self) -> None:
         self._wake_is_due = False
         taken = 0
-        while self._waiting and taken < self._limits.max_jobs:
-            job = self._waiting.popleft()
+        while taken < self._limits.max_jobs and (job := self._next()) is not None:
             if job.is_dead:
                 continue
             taken += 1
@@ -88,13 +108,14 @@ class Runner:
             job.task.add_done_callback(self._ended)
         if taken:
             self._observer.batch_drained(BatchDrained(taken))
-        if self._waiting and not self._wake_is_due:
+        if taken == self._limits.max_jobs and self._waiting and not self._wake_is_due:
             self._wake_is_due = True
             self._host.loop.call_soon(self._drain)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
+        was_full = len(self._running) >= self._limits.seats - self._limits.reserved_seats
         self._running.discard(task)
-        if self._waiting and not self._running:  # an idle engine never waits
+        if self._waiting and (was_full or not self._running):  # an idle engine never waits, nor does a free seat
             self._drain()
 
     async def _run(self, job: PoolJob) -> None:

@@ -13,7 +13,8 @@ import orjson
 
 from producer.contract import FailureCode
 from workers.inference.classify import Failed
-from workers.transport.lease_store import ClaimedMessage, DeadLetter, Screening
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.lease_store import DeadLetter, Screening
 from workers.transport.ledger import Held
 
 MAX_CLOCK_DIFFERENCE_SECONDS: Final = 0.5
@@ -51,7 +52,7 @@ class Arrival:
 def parse(claimed: ClaimedMessage) -> tuple[dict[str, Any], str] | str:
     """The message and its job's id (empty when it names none), or why it is no message."""
     try:
-        message = json.loads(claimed.raw)
+        message = _loads(claimed.raw)
     except (ValueError, RecursionError) as error:  # brackets nested a thousand deep are the latter
         return f"the queue's element is not JSON: {error}"
     if not isinstance(message, dict):
@@ -72,6 +73,13 @@ def parse(claimed: ClaimedMessage) -> tuple[dict[str, Any], str] | str:
     if claimed.delivery > 1:
         headers["redelivered"] = properties["delivery_info"]["redelivered"] = True
     return message, job_id
+
+
+def _loads(raw: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw)  # which takes more: NaN, lone surrogates, other encodings
 
 
 def _is_text(name: str) -> bool:

@@ -15,7 +15,6 @@ from kombu.transport import TRANSPORT_ALIASES, _transport_cache, virtual
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
 
-from producer import keys
 from workers.transport.arrivals import Arrival, Fate
 from workers.transport.broker_connection import (
     PatientConnection,
@@ -90,6 +89,8 @@ class LeaseChannel(kombu_redis.Channel):
     intake: ClassVar[Intake]
     _in_poll: Any
     _awaits_doorbell = False
+    _awaits_any = True
+    """Or jobs of the most urgent lane alone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
         self._clients = threading.local()
@@ -114,17 +115,29 @@ class LeaseChannel(kombu_redis.Channel):
         if not self.serves_leases:
             super()._brpop_start(timeout)
             return
-        while True:
-            batch = self._next_batch()
-            self.intake.deliver(batch.arrivals, self._give)
-            if batch.is_last:
-                break
+        batch = self._claim_what_fits()
         if batch.may_block and self.qos.can_consume():
             self._in_poll = self.client.connection
             self._awaits_doorbell = True
             self._brpop_sent_at = time.monotonic()  # type: ignore[assignment]  # kombu's own type is None's
-            doorbell = keys.QueueKeys.of_queue(self.intake.queue).doorbell
-            self.client.connection.send_command("BRPOP", doorbell, timeout or self.brpop_timeout)
+            self._awaits_any = self.intake.takes_any
+            doorbells = self.intake.doorbells(any_job=self._awaits_any)
+            self.client.connection.send_command("BRPOP", *doorbells, timeout or self.brpop_timeout)
+
+    def _claim_what_fits(self) -> Batch:
+        while True:
+            batch = self._next_batch()
+            self.intake.deliver(batch.arrivals, self._give)
+            if batch.is_last:
+                return batch
+
+    def claim_aside(self) -> None:
+        """A slot for any job became free while this waits for urgent ones: fill it, or wait for any from now on."""
+        if self._awaits_doorbell and not self._awaits_any and self.intake.takes_any:
+            self._claim_what_fits()
+            if self.intake.takes_any:
+                self.intake.store.ring_own_doorbell()
+                self._awaits_any = True  # as soon as the ring is heard
 
     def _next_batch(self) -> Batch:
         try:
@@ -173,17 +186,40 @@ class SentinelLeaseChannel(LeaseChannel, kombu_redis.SentinelChannel):
     connection_class_ssl: Any = kombu_redis.SentinelManagedSSLConnection
 
 
+class LeasePoller(kombu_redis.MultiChannelPoller):
+    """Looks for room that became free with every turn of the hub."""
+
+    def on_poll_start(self) -> None:
+        """Before the hub waits."""
+        super().on_poll_start()
+        for channel in list(self._channels):
+            if channel.serves_leases:
+                channel.claim_aside()
+
+
+class LeaseTransport(kombu_redis.Transport):
+    """Kombu's, with that poller."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
+        super().__init__(*args, **kwargs)
+        self.cycle: Any = LeasePoller()
+
+
+class SentinelLeaseTransport(LeaseTransport, kombu_redis.SentinelTransport):
+    """The same by way of sentinels."""
+
+
 _KINDS: Final = {
-    "redis": (LeaseChannel, kombu_redis.Transport),
-    "rediss": (LeaseChannel, kombu_redis.Transport),
-    "sentinel": (SentinelLeaseChannel, kombu_redis.SentinelTransport),
+    "redis": (LeaseChannel, LeaseTransport, kombu_redis.Transport),
+    "rediss": (LeaseChannel, LeaseTransport, kombu_redis.Transport),
+    "sentinel": (SentinelLeaseChannel, SentinelLeaseTransport, kombu_redis.SentinelTransport),
 }
-"""By the addresses' scheme."""
+"""By the addresses' scheme; the last is what stands there without us."""
 
 
 def install(intake: Intake) -> None:
     """Make ``redis://``, ``rediss://`` and ``sentinel://`` of this process consume ``intake``'s queue under leases."""
-    for alias, (channel, transport) in _KINDS.items():
+    for alias, (channel, transport, _) in _KINDS.items():
         own_channel = type("Channel", (channel,), {"intake": intake, "__module__": __name__})
         own = type("Transport", (transport,), {"Channel": own_channel, "__module__": __name__})
         TRANSPORT_ALIASES[alias] = lambda own=own: own  # type: ignore[assignment]  # kombu calls what is callable
@@ -192,6 +228,6 @@ def install(intake: Intake) -> None:
 
 def uninstall() -> None:
     """Give the names back to kombu."""
-    for alias, (_, transport) in _KINDS.items():
+    for alias, (_, _, transport) in _KINDS.items():
         TRANSPORT_ALIASES[alias] = f"{transport.__module__}:{transport.__qualname__}"
         _transport_cache.pop(alias, None)

@@ -1,8 +1,10 @@
--- Prepended to every script of this folder. What a lease entry and a redelivery record look like is known only here.
+-- Prepended to every script of this folder, after producer/flows.lua, which says what a place is. What a lease entry and
+-- a redelivery record look like is known only here.
 --
--- lease entry        "<claim number> <lane step> <delivery> <retries> <claimed at> <worker>\n<message>"
+-- lease entry        "<claim number> <place> <delivery> <retries> <claimed at> <worker>\n<message>"
+-- charged            hash: tag to "<step>|<tenant>|<tokens>" for what was taken in a tenant's turn
 -- redelivery record  "<deaths> <retries> <1 when suspect>\n<history: one JSON object a line>", by SHA-1 of the message
--- parked, suspect    "<lane step>\n<message>"
+-- parked, suspect    "<place>\n<message>"
 
 local function seconds_now()
   local time = redis.call('TIME')
@@ -22,10 +24,10 @@ end
 
 local function read_lease(entry)
   local head, message = split(entry)
-  local number, step, delivery, retries, claimed_at, worker =
-    string.match(head, '^(%d+) (%d+) (%d+) (%d+) ([%d.]+) (.*)$')
+  local number, place, delivery, retries, claimed_at, worker =
+    string.match(head, '^(%d+) (%S+) (%d+) (%d+) ([%d.]+) (.*)$')
   return {
-    number = tonumber(number), step = step, delivery = tonumber(delivery), retries = tonumber(retries),
+    number = tonumber(number), place = place, delivery = tonumber(delivery), retries = tonumber(retries),
     claimed_at = claimed_at, worker = worker, message = message
   }
 end
@@ -59,12 +61,19 @@ local function is_apart(record, max_deliveries)
   return record.suspect and record.deaths < max_deliveries
 end
 
--- To the consuming end: of the suspects when it is run apart, of its own lane otherwise.
-local function put_back(places, step, message, record, max_deliveries)
+local function model_of(leases)
+  return string.sub(leases, #'fleet:leases:' + 1)
+end
+
+-- To the consuming end of the suspects when it is run apart; otherwise to where it was: the consuming end of its lane's
+-- list, or its old number in its tenant's flow.
+local function put_back(places, place, message, record, max_deliveries)
   if is_apart(record, max_deliveries) then
-    redis.call('RPUSH', places.suspects, step .. '\n' .. message)
+    redis.call('RPUSH', places.suspects, place .. '\n' .. message)
+  elseif places.lanes[place] then
+    redis.call('RPUSH', places.lanes[place], message)
   else
-    redis.call('RPUSH', places.lanes[step], message)
+    place_job(places.model, parse_place(place), message)
   end
 end
 
@@ -94,11 +103,60 @@ local function ring(doorbell)
   end
 end
 
+-- For everybody: those that wait for any message, and those that have room for urgent ones only.
+local function ring_all(model)
+  ring('fleet:doorbell:' .. model)
+  ring('fleet:doorbell-urgent:' .. model)
+end
+
+-- A tenant that was at its limit has room again.
+local function let_wait_again(model, tenant)
+  local is_let = false
+  for _, step in ipairs({'0', '3', '6', '9'}) do
+    if redis.call('SREM', 'fleet:held:' .. model, step .. '|' .. tenant) == 1 and head_of(step, model, tenant) then
+      enroll(step, model, tenant)
+      is_let = true
+    end
+  end
+  if is_let then
+    ring_all(model)
+  end
+end
+
+-- A tenant's job is under no lease any more. What it was charged was an estimate: the tokens that it took, if known,
+-- take its place.
+local function discharge(model, tag, tokens)
+  local charged = redis.call('HGET', 'fleet:charged:' .. model, tag)
+  if not charged then
+    return
+  end
+  redis.call('HDEL', 'fleet:charged:' .. model, tag)
+  local step, tenant, estimate = string.match(charged, '^(%d+)|([^|]*)|(%d+)$')
+  if tokens then
+    local weight = tonumber(string.match(redis.call('HGET', TENANTS, tenant) or '', '^(%S+) ')) or 1
+    local change = string.format('%.3f', (tokens - estimate) / weight)
+    for _, kind in ipairs({'shares', 'spent'}) do
+      if redis.call('ZSCORE', flow_key(kind, step, model), tenant) then
+        redis.call('ZINCRBY', flow_key(kind, step, model), change, tenant)
+      end
+    end
+  end
+  if tenant ~= '' then
+    if redis.call('HINCRBY', 'fleet:running:' .. model, tenant, -1) <= 0 then
+      redis.call('HDEL', 'fleet:running:' .. model, tenant)
+    end
+    if redis.call('EXISTS', 'fleet:held:' .. model) == 1 then
+      let_wait_again(model, tenant)
+    end
+  end
+end
+
 -- The end of a lease by its holder; false when it is not (or no longer) the holder's: the fence.
-local function settle(leases, leased, redelivery, tag)
+local function settle(leases, leased, redelivery, tag, tokens)
   if redis.call('ZREM', leases, tag) == 0 then
     return false
   end
+  discharge(model_of(leases), tag, tokens)
   if redis.call('HLEN', redelivery) > 0 then
     local entry = redis.call('HGET', leased, tag)
     if entry then
@@ -126,6 +184,7 @@ local function take_out(leases, leased, tags)
   local taken = {}
   for _, tag in ipairs(tags) do
     if redis.call('ZREM', leases, tag) == 1 then
+      discharge(model_of(leases), tag)
       local entry = redis.call('HGET', leased, tag)
       redis.call('HDEL', leased, tag)
       if entry then
@@ -151,7 +210,7 @@ local function count_death(places, lease, event, is_suspect, now, max_deliveries
     record.suspect = record.suspect or is_suspect or has_one_left
     write_record(places.redelivery, lease.message, record, lifetime_seconds)
   end
-  put_back(places, lease.step, lease.message, record, max_deliveries)
+  put_back(places, lease.place, lease.message, record, max_deliveries)
 end
 
 local function lanes_by_step(first_key, first_argument, count)

@@ -1,7 +1,8 @@
 -- The end of jobs: result, acknowledgement and lease check in one step. Safe to send again after a lost reply.
 --
 -- KEYS  1 leases  2 leased  3 redelivery  4 dead letters  5 their index  6.. one result key per job
--- ARGV  per job: tag, result (Celery's JSON), its lifetime in seconds (0: for ever), dead letter id, dead letter (JSON)
+-- ARGV  per job: tag, result (Celery's JSON), its lifetime in seconds (0: for ever), dead letter id, dead letter (JSON),
+--       tokens that it took ('': not known)
 -- Reply per job: 'stored', 'kept' (another attempt's result was there first) or 'fenced' (the lease was lost: nothing
 --       was written)
 local leases, leased, redelivery, dead, dead_index = unpack(KEYS, 1, 5)
@@ -9,9 +10,9 @@ local reply = {}
 
 for job = 1, #KEYS - 5 do
   local key = KEYS[5 + job]
-  local tag, result, lifetime_seconds, dead_id, letter = unpack(ARGV, job * 5 - 4, job * 5)
+  local tag, result, lifetime_seconds, dead_id, letter, tokens = unpack(ARGV, job * 6 - 5, job * 6)
   local stored = redis.call('GET', key)
-  if not settle(leases, leased, redelivery, tag) then
+  if not settle(leases, leased, redelivery, tag, tonumber(tokens)) then
     reply[job] = stored == result and 'stored' or 'fenced'
   else
     if stored and is_terminal(stored) then

@@ -1,18 +1,24 @@
 """From free slots to messages: claims, parses and screens, and acts on every fate but delivery."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from producer import keys
 from workers.transport.arrivals import Arrival, Fate, Rules, judge, parse, screenable
-from workers.transport.lease_store import Claim, Release, Screening
+from workers.transport.claimed import Claim
+from workers.transport.lease_store import Release, Screening
 from workers.transport.leases import Leases
 from workers.transport.ledger import Held
 from workers.transport.server_clock import ServerClock
 
 log = logging.getLogger(__name__)
+
+FULL_SECONDS: Final = 0.25
+"""How long a job that did not fit is not looked at again, while nothing has ended: a neighbour may have taken it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class Batch:
     is_last: bool
     """Nothing more to claim at this moment: wait for the doorbell."""
     may_block: bool
-    """False while suspects are run apart: the doorbell is for others then."""
+    """False while suspects are run apart, or what is next does not fit: the doorbell is for others then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Limits:
     queue: str
     """Celery's name of it."""
     slots: int
-    """Jobs held at most."""
+    """Jobs held at most, those in reserved slots included."""
     batch_max_jobs: int
     """Jobs in one claim at most."""
 
@@ -44,6 +50,7 @@ class Intake:
     def __init__(self, leases: Leases, clock: ServerClock, limits: Limits) -> None:
         self.store = leases.store
         self.ledger = leases.ledger
+        self.appetite = leases.appetite
         self.clock = clock
         self.queue = limits.queue
         self.is_claiming = True
@@ -51,11 +58,33 @@ class Intake:
         self._batch_max_jobs = limits.batch_max_jobs
         self._acknowledged: deque[str] = deque()
         self._is_in_doubt = False
+        self._full: tuple[int, float] | None = None
+        """What was over, and when, as the last claim found that there is no memory for what is next."""
 
     @property
     def credit(self) -> int:
         """Jobs that fit now."""
-        return max(0, self._slots - len(self.ledger)) if self.is_claiming else 0
+        if not self.is_claiming or self._is_still_full():
+            return 0
+        return max(0, self._slots - len(self.ledger))
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether more than the most urgent lane's jobs would fit."""
+        return self.credit > self.appetite.reserved_slots
+
+    def doorbells(self, *, any_job: bool) -> list[str]:
+        """Where to wait for any job, or for urgent ones alone: who could not take a job is not to take its token."""
+        names = keys.QueueKeys.of_queue(self.queue)
+        return [names.urgent_doorbell, names.doorbell if any_job else self.store.own_doorbell]
+
+    def _is_still_full(self) -> bool:
+        if self._full is None:
+            return False
+        dropped, found_at = self._full
+        if self.ledger.dropped != dropped or time.monotonic() - found_at > FULL_SECONDS:
+            self._full = None
+        return self._full is not None
 
     def acknowledge(self, tag: str) -> None:
         """A message is done without a result of its own; it leaves Redis with the next claim."""
@@ -80,9 +109,12 @@ class Intake:
             return Batch((), is_last=True, may_block=False)
         claim = self._claim(credit)
         self.clock.heard(claim.server_seconds)
+        self.appetite.took(claim.messages)
+        if claim.is_full:
+            self._full = (self.ledger.dropped, time.monotonic())
         arrivals = tuple(self._admitted(claim))
-        is_last = claim.is_isolating or len(claim.messages) < credit
-        return Batch(arrivals, is_last=is_last, may_block=not claim.is_isolating)
+        is_last = claim.is_isolating or claim.is_full or len(claim.messages) < credit
+        return Batch(arrivals, is_last=is_last, may_block=not (claim.is_isolating or claim.is_full))
 
     def _claim(self, credit: int) -> Claim:
         acknowledge = []
@@ -91,7 +123,8 @@ class Intake:
         try:
             if self._is_in_doubt:
                 self._hand_back_unknown(done=acknowledge)
-            claim = self.store.claim(credit, len(self.ledger), acknowledge)
+            room = self.appetite.room(self.ledger.tokens)
+            claim = self.store.claim(credit, len(self.ledger), acknowledge, room)
         except BaseException:
             self._acknowledged.extend(acknowledge)  # acknowledging twice changes nothing
             # The server may have claimed for us, and only its reply was lost.

@@ -4,20 +4,23 @@ A *delivery* is one claim of one message; its *tag* is fresh, so whatever arrive
 Times come from the Redis server: the clocks of workers play no part in who holds what.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from importlib.resources import files
 from typing import Any, Final
 
 import redis
 from redis.commands.core import Script
 
 from producer import keys
+from workers.transport.claimed import Claim, claimed_message
+from workers.transport.drain_policy import DrainPolicy, Room, options_json
+from workers.transport.scripts import SCRIPTS
 
+ANY_ROOM: Final = Room()
 SUSPECT_GROUP_JOBS: Final = 8
 """Suspects that share an engine; of each group that dies again, every member gets its last delivery alone."""
+OWN_DOORBELL_SECONDS: Final = 60
 REAP_LIMIT: Final = 100
 RENEW_LIMIT: Final = 1000
 """Tags in one call, so that none keeps the server long."""
@@ -64,32 +67,7 @@ class LeasePolicy:
     max_deliveries: int = 3
     record_lifetime_seconds: int = keys.JOB_RECORD_SECONDS
     """How long it is remembered that a message's attempts went wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedMessage:
-    """One delivery."""
-
-    tag: str
-    step: int
-    """Celery's priority of the lane it came from."""
-    delivery: int
-    """1 for the first; above the policy's ``max_deliveries`` the message must not be run any more."""
-    retries: int
-    history: tuple[dict[str, Any], ...]
-    """One object per attempt that went wrong: ``at``, ``claimed_at``, ``worker``, ``delivery``, ``event``."""
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What one call of :meth:`LeaseStore.claim` brought."""
-
-    server_seconds: float
-    """The server's clock, in seconds since the epoch."""
-    is_isolating: bool
-    """The consumer runs suspects apart: until they are done it gets nothing else."""
-    messages: tuple[ClaimedMessage, ...]
+    drain: DrainPolicy = field(default_factory=DrainPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +90,8 @@ class Finish:
     lifetime_seconds: int
     """0 keeps it for ever."""
     dead_letter: DeadLetter | None = None
+    tokens: int | None = None
+    """Prompt and output together, where known: what its tenant is charged in place of the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,49 +120,55 @@ class LeaseStore:
         self._client = client
         self._consumer = consumer
         self._worker = worker
-        self._keys = keys.QueueKeys(model)
+        names = self._keys = keys.QueueKeys(model)
+        self._moving = (names.leases, names.leased, names.redelivery, names.suspects)
         self._steps = sorted(keys.PRIORITY_STEPS.values())
         self._lanes = [keys.lane_of_step(model, step) for step in self._steps]
-        self._scripts: dict[str, Script] = {name: client.register_script(_script(name)) for name in _SCRIPTS}
+        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
     def is_own(self, tag: str) -> bool:
         """Whether this consumer claimed under this tag; kombu's own tags are others."""
         return isinstance(tag, str) and tag.startswith(f"{self._consumer}.")
+
+    @property
+    def own_doorbell(self) -> str:
+        """Where this consumer wakes itself."""
+        return keys.own_doorbell(self._consumer)
+
+    def ring_own_doorbell(self) -> None:
+        """End this consumer's wait."""
+        with self._client.pipeline() as transaction:
+            transaction.lpush(self.own_doorbell, "1")
+            transaction.expire(self.own_doorbell, OWN_DOORBELL_SECONDS)
+            transaction.execute()
 
     def own_tags(self) -> list[str]:
         """Tags of every lease that this consumer has on the server; looks at the leases of all consumers."""
         tags: Any = self._client.hkeys(self._keys.leased)
         return [tag.decode() for tag in tags if self.is_own(tag.decode())]
 
-    def claim(self, credit: int, held: int, acknowledge: Sequence[str] = ()) -> Claim:
+    def claim(self, credit: int, held: int, acknowledge: Sequence[str] = (), room: Room = ANY_ROOM) -> Claim:
         """Acknowledge ``acknowledge`` and claim up to ``credit`` messages, while the consumer holds ``held``."""
         names = self._keys
-        script_keys = [
-            names.leases,
-            names.leased,
-            names.doorbell,
-            names.redelivery,
-            names.suspects,
-            names.isolation,
-            names.delayed,
-            names.claim_counter,
-        ]
+        script_keys = [*self._moving, names.isolation, names.delayed, names.claim_counter]
         policy = self.policy
         arguments: list[str | int | float] = [
             self._consumer,
             self._worker,
             credit,
+            room.reserved_slots,
             held,
             policy.lease_seconds,
             policy.max_deliveries,
             SUSPECT_GROUP_JOBS,
+            options_json(policy.drain, room),
             len(self._steps),
             *self._steps,
             *acknowledge,
         ]
-        now, isolating, *parts = self._scripts["claim"]([*script_keys, *self._lanes], arguments)
-        messages = tuple(_claimed(parts[index : index + 6]) for index in range(0, len(parts), 6))
-        return Claim(float(now), bool(isolating), messages)
+        now, isolating, full, *parts = self._scripts["claim"]([*script_keys, *self._lanes], arguments)
+        messages = tuple(claimed_message(parts[index : index + 7]) for index in range(0, len(parts), 7))
+        return Claim(float(now), bool(isolating), bool(full), messages)
 
     def finish(self, ends: Sequence[Finish]) -> list[FinishStatus]:
         """Store results and acknowledge, each only while its lease is held. Repeating after an error is safe."""
@@ -193,6 +179,7 @@ class LeaseStore:
             letter = end.dead_letter
             arguments += [end.tag, end.result, end.lifetime_seconds]
             arguments += [letter.letter_id, letter.text] if letter else ["", ""]
+            arguments.append("" if end.tokens is None else end.tokens)
         reply = self._scripts["finish"]([*script_keys, *(end.result_key for end in ends)], arguments)
         return [FinishStatus(status.decode()) for status in reply]
 
@@ -219,24 +206,14 @@ class LeaseStore:
 
     def reap(self, limit: int = REAP_LIMIT) -> list[str]:
         """Hand up to ``limit`` expired leases back, whoever held them; their tags."""
-        names = self._keys
-        script_keys = [names.leases, names.leased, names.redelivery, names.suspects, names.doorbell, *self._lanes]
+        script_keys = [*self._moving, *self._lanes]
         policy = self.policy
         arguments = [limit, policy.max_deliveries, policy.record_lifetime_seconds, *self._steps]
         return [tag.decode() for tag in self._scripts["reap"](script_keys, arguments)]
 
     def release(self, tags: Iterable[str], how: Release, *, reason: str = "", delay_seconds: float = 0.0) -> int:
         """Give leases up without a result; how many of them were still held."""
-        names = self._keys
-        script_keys = [
-            names.leases,
-            names.leased,
-            names.redelivery,
-            names.suspects,
-            names.doorbell,
-            names.delayed,
-            names.isolation,
-        ]
+        script_keys = [*self._moving, self._keys.delayed, self._keys.isolation]
         policy = self.policy
         arguments = [
             how.value,
@@ -278,19 +255,3 @@ class LeaseStore:
     def holds(self, tag: str) -> bool:
         """Whether the lease under this tag still is."""
         return self._client.zscore(self._keys.leases, tag) is not None
-
-
-_SCRIPTS: Final = ("claim", "finish", "bury", "renew", "reap", "release", "screen")
-
-
-def _script(name: str) -> str:
-    folder = files("workers.transport")
-    return "\n".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("common", name))
-
-
-def _claimed(parts: Sequence[Any]) -> ClaimedMessage:
-    tag, step, delivery, retries, history, raw = parts
-    lines = [line for line in history.decode().split("\n") if line]  # an event may hold other separators
-    return ClaimedMessage(
-        tag.decode(), int(step), int(delivery), int(retries), tuple(json.loads(line) for line in lines), raw
-    )

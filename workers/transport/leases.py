@@ -1,7 +1,8 @@
 """What finishing threads and the result backend need to end a delivery: the store, and what is held."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from workers.transport.appetite import Appetite
 from workers.transport.lease_store import Finish, FinishStatus, LeaseStore, Release
 from workers.transport.ledger import Held, Ledger
 
@@ -12,6 +13,7 @@ class Leases:
 
     store: LeaseStore
     ledger: Ledger
+    appetite: Appetite = field(default_factory=Appetite)
 
     def end(self, ends: list[Finish]) -> dict[str, FinishStatus]:
         """Store results and acknowledge, fenced; by tag what became of each.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workers.inference.classify import Failed
-from workers.transport.lease_store import ClaimedMessage, DeadLetter
+from workers.transport.claimed import ClaimedMessage
+from workers.transport.lease_store import DeadLetter
 
 
 @dataclass(eq=False)
@@ -45,6 +46,10 @@ class Ledger:
         self._lock = threading.Lock()
         self._by_tag: dict[str, Held] = {}
         self._by_job: dict[str, str] = {}
+        self.tokens = 0
+        """Of all that is held, as their claims estimated them."""
+        self.dropped = 0
+        """Deliveries that are over, since the start."""
 
     def __len__(self) -> int:
         return len(self._by_tag)
@@ -52,6 +57,8 @@ class Ledger:
     def add(self, held: Held) -> None:
         """A message was claimed."""
         with self._lock:
+            if held.tag not in self._by_tag:
+                self.tokens += held.message.tokens
             self._by_tag[held.tag] = held
             if held.job_id is not None:
                 self._by_job[held.job_id] = held.tag
@@ -95,7 +102,11 @@ class Ledger:
         """It is over, one way or another; None when it was already."""
         with self._lock:
             held = self._by_tag.pop(tag, None)
-            if held is not None and held.job_id is not None and self._by_job.get(held.job_id) == tag:
+            if held is None:
+                return None
+            self.tokens -= held.message.tokens
+            self.dropped += 1
+            if held.job_id is not None and self._by_job.get(held.job_id) == tag:
                 del self._by_job[held.job_id]
             return held
 

@@ -9,6 +9,8 @@ import redis
 from redis.exceptions import RedisError
 
 from producer import keys
+from workers.engine.base import Capacity
+from workers.transport.appetite import Appetite
 from workers.transport.cancel_listener import CancelListener
 from workers.transport.channel import install
 from workers.transport.intake import Intake, Limits
@@ -30,8 +32,12 @@ class Consumption:
     """Celery node name."""
     slots: int
     """Jobs that it holds at most."""
+    reserved_slots: int
+    """Of those, the ones that are for the most urgent lane alone."""
     batch_max_jobs: int
     """Jobs that one claim takes at most."""
+    capacity: Capacity
+    """What fits into its engine."""
     policy: LeasePolicy
 
 
@@ -47,7 +53,9 @@ class LeaseService:
         self.clock = ServerClock()
         self.ledger = Ledger(consumption.policy.lease_seconds)
         self.store = self._make_store()
-        self.leases = Leases(self.store, self.ledger)
+        capacity = consumption.capacity
+        appetite = Appetite(capacity.kv_cache_tokens, capacity.kv_block_tokens or 1, consumption.reserved_slots)
+        self.leases = Leases(self.store, self.ledger, appetite)
         self.intake = Intake(
             self.leases,
             self.clock,

@@ -8,6 +8,7 @@ from typing import Any, Final
 from workers.models.tiny import make_tiny_model
 
 MAX_MODEL_TOKENS: Final = 2_048
+NAMES: Final = ("tiny", "0.6b", "8b")
 COMMON: Final[dict[str, Any]] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -43,7 +44,13 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
 
 
 def model_folder(shape: str, parent: Path) -> tuple[Path, dict[str, Any]]:
-    """A model folder of this shape under ``parent``, and the engine options that load it."""
+    """A model folder of this shape under ``parent``, and the engine options that load it.
+
+    Raises:
+        ValueError: there is no such shape.
+    """
+    if shape not in NAMES:
+        raise ValueError(f"no shape {shape!r}: {', '.join(NAMES)}")
     if shape == "tiny":
         return make_tiny_model(parent / "tiny"), {
             "dtype": "float32",

@@ -1,0 +1,63 @@
+"""How tenants that wait for one model share it: their weights and limits (``fleet:tenants``)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from pydantic import TypeAdapter, ValidationError
+
+from producer.contract import Name
+from producer.errors import InvalidRequest
+from producer.flow import escaped_tenant
+
+LEAST_WEIGHT: Final = 0.001
+MOST_WEIGHT: Final = 1000.0
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantTerms:
+    """What a tenant is given; one that nobody set has these."""
+
+    weight: float = 1.0
+    """Its share of the tokens beside the weights of others, while they wait too."""
+    max_running_jobs: int | None = None
+    """Its jobs that workers hold at a time, over all lanes of a model; None: any number."""
+
+
+def tenant_field(tenant: str) -> str:
+    """A tenant's field in the hash.
+
+    Raises:
+        InvalidRequest: no tenant may have this name.
+    """
+    try:
+        return escaped_tenant(_NAME.validate_python(tenant))
+    except ValidationError as error:
+        raise InvalidRequest("a tenant's name has 1 to 256 characters of text") from error
+
+
+def encoded_terms(terms: TenantTerms) -> str:
+    """The hash's value, as ``drain.lua`` reads it.
+
+    Raises:
+        InvalidRequest: the weight or the limit is none.
+    """
+    weight, limit = terms.weight, terms.max_running_jobs
+    if not isinstance(weight, int | float) or not LEAST_WEIGHT <= weight <= MOST_WEIGHT or math.isnan(weight):
+        raise InvalidRequest(f"weight: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, not {weight!r}")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise InvalidRequest(f"max_running_jobs: a whole number above 0, or None for no limit; not {limit!r}")
+    return f"{weight:g} {'' if limit is None else limit}"
+
+
+def read_tenants(entries: Mapping[bytes, bytes]) -> dict[str, TenantTerms]:
+    """The hash, by tenant."""
+    return {unquote(name.decode()): _terms(value.decode()) for name, value in sorted(entries.items())}
+
+
+def _terms(value: str) -> TenantTerms:
+    weight, _, limit = value.partition(" ")
+    return TenantTerms(float(weight), int(limit) if limit else None)

@@ -76,9 +76,7 @@ async def test_what_is_left_of_a_crowd_is_told_by_publication(redis_url: str, pr
     callers = waiting(producer, submissions)
     await asyncio.to_thread(answer, redis_url, submissions[3:])
     await asyncio.gather(*callers[3:])
-    await asyncio.to_thread(
-        eventually, lambda: channels(redis_url) == 3, what="the subscriptions of who is left"
-    )
+    await asyncio.to_thread(eventually, lambda: channels(redis_url) == 3, what="the subscriptions of who is left")
     await asyncio.to_thread(answer, redis_url, submissions[:3])
 
     assert [each.id for each in await asyncio.gather(*callers)] == [each.job_id for each in submissions]

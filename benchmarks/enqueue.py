@@ -9,8 +9,8 @@ All sides run in one process beside each other, on an embedded server, with fres
 * ``submit_many``, from mappings, so with validation; ``submit_many_rich``: with tenant, deadline and idempotency key;
 * ``submit_many_heard``: while somebody listens to Celery's events, as Flower does;
 * ``submit``: one at a time, with percentiles;
-* ``map`` and ``results``: 10,000 jobs that another process answers, so many a second; ``read_outcome`` is what of it
-  is reading the stored JSON as a validated result.
+* ``map`` and ``results``: 10,000 jobs that another process answers, so many a second, submitting included;
+  ``read_outcome`` is what of it is reading the stored JSON as a validated result.
 
 Prints JSON: per side the medians over the repeats, and the spread of the throughput.
 """

@@ -25,7 +25,7 @@ from producer.connection import (
 )
 from producer.contract import GenerationRequest, GenerationResult
 from producer.jobs import CancelOutcome, JobOutcome, JobStatus, Submission, SubmitOutcome, job_id_of
-from producer.outcome import answer, not_ready, status_of
+from producer.outcome import answer, not_ready, status_of, unwrapped
 from producer.result_feed import ResultFeed
 from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
 from producer.window import Window
@@ -80,22 +80,13 @@ class AsyncProducer(AsyncOperations):
         """Wait for a job's result; see :meth:`producer.Producer.result`."""
         job_id = job_id_of(job)
         with asking(self._url):
-            if timeout_seconds == 0:
-                [has_record], [meta] = await self._link.presence([job_id])
-            else:
-                has_record, meta = await self._settled(job_id, timeout_seconds)
+            if timeout_seconds != 0:
+                return unwrapped(await self._feed.outcome(job_id, timeout_seconds))
+            has_record, meta = await self._link.presence(job_id)
         result = answer(job_id, has_record=has_record, meta=meta)
         if result is None:
             raise not_ready(job_id)
         return result
-
-    async def _settled(self, job_id: str, timeout_seconds: float | None) -> tuple[bool, bytes | None]:
-        sighting = await self._feed.settled(job_id, timeout_seconds)
-        if sighting is not None:
-            return sighting
-        if self._feed.trouble is not None:
-            raise self._feed.trouble
-        raise not_ready(job_id)
 
     async def status(self, job: str | Submission) -> JobStatus:
         """Where a job stands at this moment; see :meth:`producer.Producer.status`."""

@@ -11,6 +11,7 @@ from producer.connection import refuse_errors, was_cut_off
 from producer.redis_client import async_connect, database_of
 from producer.registry import declaration
 from producer.script import ScriptRun
+from producer.watch import found_results, look_run
 
 
 class AsyncLink:
@@ -47,22 +48,25 @@ class AsyncLink:
         except NoScriptError:
             return await self._redis.eval(run.script.text, len(run.keys), *run.keys, *run.arguments)
 
-    async def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
-        """Whether each has a record, and then its stored result."""
-        names = [keys.job_record(job_id) for job_id in job_ids]
+    async def presence(self, job_id: str) -> tuple[bool, bytes | None]:
+        """Whether a job has a record, and then its stored result."""
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.exists(*names)
-            pipeline.mget([keys.result(job_id) for job_id in job_ids])
-            count, metas = refuse_errors(await pipeline.execute(raise_on_error=False))
-        if count == len(names):
-            return [True] * len(names), metas
-        return await self._presence_of_each(names), await self.results(job_ids)
+            pipeline.exists(keys.job_record(job_id))
+            pipeline.get(keys.result(job_id))
+            count, meta = refuse_errors(await pipeline.execute(raise_on_error=False))
+        return bool(count), meta
 
-    async def _presence_of_each(self, names: Sequence[str]) -> list[bool]:
+    async def without_record(self, job_ids: Sequence[str]) -> set[str]:
+        """Those that have no record (any more)."""
+        names = [keys.job_record(job_id) for job_id in job_ids]
+        # All of them have one, as a rule: then one number says so.
+        if await self._redis.exists(*names) == len(names):
+            return set()
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.exists(name)
-            return [bool(count) for count in refuse_errors(await pipeline.execute(raise_on_error=False))]
+            counts = refuse_errors(await pipeline.execute(raise_on_error=False))
+        return {job_id for job_id, count in zip(job_ids, counts, strict=True) if not count}
 
     async def record_and_result(self, job_id: str) -> tuple[Mapping[bytes, bytes], bytes | None]:
         """What is known of one job."""
@@ -72,9 +76,9 @@ class AsyncLink:
             record, meta = refuse_errors(await pipeline.execute(raise_on_error=False))
         return record, meta
 
-    async def results(self, job_ids: Sequence[str]) -> list[bytes | None]:
-        """The stored result of each."""
-        return cast("list[bytes | None]", await self._redis.mget([keys.result(job_id) for job_id in job_ids]))
+    async def results(self, job_ids: Sequence[str]) -> dict[str, bytes]:
+        """The stored results that are there."""
+        return found_results(job_ids, await self._run_again(look_run(job_ids)))
 
     def subscription(self) -> PubSub:
         """A connection for published results; the caller closes it."""

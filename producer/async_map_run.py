@@ -37,7 +37,7 @@ class AsyncMapRun:
                 for outcome in self._window.hand_over():
                     progress = True
                     yield outcome
-                pause_seconds = self._schedule.pause_seconds(progress=progress)
+                pause_seconds = self._schedule.pause_seconds(progress=progress, waiting_jobs=len(self._window.watch))
                 if (self._source.exhausted or not self._window.room) and not self._window.is_empty:
                     await asyncio.sleep(pause_seconds)
         finally:
@@ -72,4 +72,6 @@ async def wait_for_all(link: AsyncLink, window: Window, deadline: Deadline) -> A
             return
         if deadline.has_passed:
             raise some_not_ready(len(window.watch), total)
-        await asyncio.sleep(deadline.remaining(schedule.pause_seconds(progress=progress)))
+        await asyncio.sleep(
+            deadline.remaining(schedule.pause_seconds(progress=progress, waiting_jobs=len(window.watch)))
+        )

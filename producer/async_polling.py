@@ -28,12 +28,15 @@ class AsyncPolling:
 
     async def look(self, window: Window, schedule: PollSchedule) -> None:
         """Note which jobs have ended."""
-        if schedule.presence_is_due():
-            for job_ids in window.watch.everything():
-                window.present(job_ids, *await self.outlast(partial(self._link.presence, job_ids)))
-        else:
+        if not schedule.presence_is_due():
             for job_ids in window.watch.next_look():
-                window.seen(job_ids, await self.outlast(partial(self._link.results, job_ids)))
+                window.seen(await self.outlast(partial(self._link.results, job_ids)))
+            return
+        for job_ids in window.watch.everything():
+            without_record = await self.outlast(partial(self._link.without_record, job_ids))
+            stored = await self.outlast(partial(self._link.results, job_ids))
+            window.seen(stored)
+            window.gone(without_record, stored)
 
     async def outlast(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """What Redis answers; an outage is waited out, for a while.

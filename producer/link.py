@@ -12,6 +12,7 @@ from producer.connection import refuse_errors, was_cut_off
 from producer.redis_client import connect, database_of
 from producer.registry import declaration
 from producer.script import ScriptRun
+from producer.watch import found_results, look_run
 
 
 class Exchange:
@@ -89,26 +90,29 @@ class Link:
 
     def _run(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
         try:
-            return self._redis.evalsha(run.script.sha, len(run.keys), *run.keys, *run.arguments)
+            return self.begin(run).reply()
         except NoScriptError:
             return self._redis.eval(run.script.text, len(run.keys), *run.keys, *run.arguments)
 
-    def presence(self, job_ids: Sequence[str]) -> tuple[list[bool], list[bytes | None]]:
-        """Whether each has a record, and then its stored result."""
-        names = [keys.job_record(job_id) for job_id in job_ids]
+    def presence(self, job_id: str) -> tuple[bool, bytes | None]:
+        """Whether a job has a record, and then its stored result."""
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.exists(*names)
-            pipeline.mget([keys.result(job_id) for job_id in job_ids])
-            count, metas = refuse_errors(pipeline.execute(raise_on_error=False))
-        if count == len(names):
-            return [True] * len(names), metas
-        return self._presence_of_each(names), self.results(job_ids)
+            pipeline.exists(keys.job_record(job_id))
+            pipeline.get(keys.result(job_id))
+            count, meta = refuse_errors(pipeline.execute(raise_on_error=False))
+        return bool(count), meta
 
-    def _presence_of_each(self, names: Sequence[str]) -> list[bool]:
+    def without_record(self, job_ids: Sequence[str]) -> set[str]:
+        """Those that have no record (any more)."""
+        names = [keys.job_record(job_id) for job_id in job_ids]
+        # All of them have one, as a rule: then one number says so.
+        if self._redis.exists(*names) == len(names):
+            return set()
         with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.exists(name)
-            return [bool(count) for count in refuse_errors(pipeline.execute(raise_on_error=False))]
+            counts = refuse_errors(pipeline.execute(raise_on_error=False))
+        return {job_id for job_id, count in zip(job_ids, counts, strict=True) if not count}
 
     def record_and_result(self, job_id: str) -> tuple[Mapping[bytes, bytes], bytes | None]:
         """What is known of one job."""
@@ -118,9 +122,9 @@ class Link:
             record, meta = refuse_errors(pipeline.execute(raise_on_error=False))
         return record, meta
 
-    def results(self, job_ids: Sequence[str]) -> list[bytes | None]:
-        """The stored result of each."""
-        return cast("list[bytes | None]", self._redis.mget([keys.result(job_id) for job_id in job_ids]))
+    def results(self, job_ids: Sequence[str]) -> dict[str, bytes]:
+        """The stored results that are there."""
+        return found_results(job_ids, self._run_again(look_run(job_ids)))
 
     def subscription(self) -> PubSub:
         """A connection for published results; the caller closes it."""

@@ -36,7 +36,7 @@ class MapRun:
             for outcome in self._window.hand_over():
                 progress = True
                 yield outcome
-            pause_seconds = self._schedule.pause_seconds(progress=progress)
+            pause_seconds = self._schedule.pause_seconds(progress=progress, waiting_jobs=len(self._window.watch))
             if (self._exhausted or not self._window.room) and not self._window.is_empty:
                 time.sleep(pause_seconds)
 
@@ -78,4 +78,5 @@ def wait_for_all(link: Link, window: Window, deadline: Deadline) -> Iterator[Job
             return
         if deadline.has_passed:
             raise some_not_ready(len(window.watch), total)
-        time.sleep(deadline.remaining(schedule.pause_seconds(progress=progress)))
+        pause_seconds = schedule.pause_seconds(progress=progress, waiting_jobs=len(window.watch))
+        time.sleep(deadline.remaining(pause_seconds))

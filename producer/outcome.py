@@ -59,16 +59,20 @@ def answer(job_id: str, *, has_record: bool, meta: bytes | None) -> GenerationRe
         ResultExpired: neither its record nor a result exists.
     """
     outcome = read_outcome(meta)
-    if isinstance(outcome, Failure):
-        raise InferenceFailed(outcome.code, outcome.message)
     if outcome is None and meta is None and not has_record:
         raise ResultExpired(unknown_job(job_id))
+    return None if outcome is None else unwrapped(outcome)
+
+
+def unwrapped(outcome: Outcome) -> GenerationResult:
+    """The result.
+
+    Raises:
+        InferenceFailed: the job failed.
+    """
+    if isinstance(outcome, Failure):
+        raise InferenceFailed(outcome.code, outcome.message)
     return outcome
-
-
-def is_settled(*, has_record: bool, meta: bytes | None) -> bool:
-    """Whether :func:`answer` would return a result or raise."""
-    return (meta is None and not has_record) or read_outcome(meta) is not None
 
 
 def not_ready(job_id: str) -> ResultNotReady:

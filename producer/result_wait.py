@@ -49,7 +49,7 @@ class ResultWait:
             self._stop_listening()
 
     def _look(self) -> GenerationResult | None:
-        [has_record], [meta] = self._link.presence([self._job_id])
+        has_record, meta = self._link.presence(self._job_id)
         return answer(self._job_id, has_record=has_record, meta=meta)
 
     def _listen(self, seconds: float) -> None:

@@ -8,15 +8,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
-from typing import Final
+from typing import Any, Final
+
+from producer import keys
+from producer.script import Script, ScriptRun
+
+LOOK_SCRIPT: Final = Script.named("look")
 
 POLL_KEYS: Final = 500
-"""Most results that one MGET asks for."""
+"""Most results that one command asks for."""
 FRONT_JOBS: Final = 64
 """How many of the oldest jobs to look at each time; twice what the last look found, when that is more."""
 SWEEP_SECONDS: Final = 0.5
-"""Every job is looked at about this often."""
+"""Every job is looked at about this often, or as often as :data:`SWEEP_JOBS_PER_SECOND` allows."""
+SWEEP_JOBS_PER_SECOND: Final = 10_000
 SHORTEST_POLL_SECONDS: Final = 0.01
+"""Pause after news, for a few jobs; a crowd is looked at in larger portions."""
+CROWD_POLL_SECONDS: Final = 0.1
+CROWD_JOBS: Final = 4_000
 LONGEST_POLL_SECONDS: Final = 0.25
 PRESENCE_SECONDS: Final = 5.0
 """How often jobs are looked for that Redis has lost."""
@@ -29,12 +38,13 @@ class PollSchedule:
         self._pause_seconds = SHORTEST_POLL_SECONDS
         self._presence_due_at = monotonic() + presence_seconds
 
-    def pause_seconds(self, *, progress: bool) -> float:
-        """How long to pause, given whether the last look brought an outcome."""
+    def pause_seconds(self, *, progress: bool, waiting_jobs: int = 0) -> float:
+        """How long to pause, given whether the last look brought an outcome, and how many are still waited for."""
+        crowd_pause_seconds = CROWD_POLL_SECONDS * min(1.0, waiting_jobs / CROWD_JOBS)
         if progress:
             self._pause_seconds = SHORTEST_POLL_SECONDS
-        pause_seconds = self._pause_seconds
-        self._pause_seconds = min(pause_seconds * 1.5, LONGEST_POLL_SECONDS)
+        pause_seconds = max(self._pause_seconds, crowd_pause_seconds)
+        self._pause_seconds = min(self._pause_seconds * 1.5, LONGEST_POLL_SECONDS)
         return pause_seconds
 
     def presence_is_due(self) -> bool:
@@ -70,18 +80,19 @@ class Watch:
         return positions
 
     def everything(self) -> list[list[str]]:
-        """All ids, in slices for one MGET each."""
-        return _sliced(list(self._positions))
+        """All ids, in slices for one command each."""
+        return sliced(list(self._positions))
 
     def next_look(self) -> list[list[str]]:
-        """The ids to look at now, in slices for one MGET each."""
+        """The ids to look at now, in slices for one command each."""
         now = monotonic()
         elapsed_seconds, self._looked_at = now - self._looked_at, now
         self._front_jobs, self._settled = max(FRONT_JOBS, 2 * self._settled), 0
         front = dict.fromkeys(islice(self._positions, self._front_jobs))
-        share = min(1.0, elapsed_seconds / SWEEP_SECONDS)
+        sweep_seconds = max(SWEEP_SECONDS, len(self._positions) / SWEEP_JOBS_PER_SECOND)
+        share = min(1.0, elapsed_seconds / sweep_seconds)
         front.update(dict.fromkeys(self._next_in_turn(round(share * len(self._positions)))))
-        return _sliced(list(front))
+        return sliced(list(front))
 
     def _next_in_turn(self, count: int) -> Iterable[str]:
         taken = [job_id for job_id in islice(self._turn, count) if job_id in self._positions]
@@ -91,5 +102,16 @@ class Watch:
         return taken
 
 
-def _sliced(ids: Sequence[str]) -> list[list[str]]:
+def sliced(ids: Sequence[str]) -> list[list[str]]:
+    """In portions for one command each."""
     return [list(ids[start : start + POLL_KEYS]) for start in range(0, len(ids), POLL_KEYS)]
+
+
+def look_run(job_ids: Sequence[str]) -> ScriptRun:
+    """The script run that finds which of these results are there; at most :data:`POLL_KEYS`, so that Lua takes them."""
+    return ScriptRun(LOOK_SCRIPT, [keys.result(job_id) for job_id in job_ids], ())
+
+
+def found_results(job_ids: Sequence[str], reply: Sequence[Any]) -> dict[str, bytes]:
+    """What that run found, by job id."""
+    return {job_ids[place - 1]: stored for place, stored in zip(reply[::2], reply[1::2], strict=True)}

@@ -1,6 +1,6 @@
 """The bookkeeping of ``map`` and ``results``: which jobs are out, which outcomes may be handed over. No I/O."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from producer.chunk import Backlog, Chunk, IndexedJob
 from producer.contract import Failure
@@ -82,17 +82,16 @@ class Window:
                 self._refuse(job.index, became)
         self._backlog.settle(jobs, full)
 
-    def seen(self, job_ids: Sequence[str], metas: Sequence[bytes | None]) -> None:
-        """Note what an MGET of their results gave."""
-        for job_id, meta in zip(job_ids, metas, strict=True):
-            if meta is not None and (outcome := read_outcome(meta)) is not None:
+    def seen(self, stored: Mapping[str, bytes]) -> None:
+        """Note results that are there, by job id."""
+        for job_id, meta in stored.items():
+            if (outcome := read_outcome(meta)) is not None:
                 self._settle(job_id, outcome)
 
-    def present(self, job_ids: Sequence[str], records: Sequence[bool], metas: Sequence[bytes | None]) -> None:
-        """Note their results, and settle those that have neither a record nor, looked for afterwards, a result."""
-        self.seen(job_ids, metas)
-        for job_id, has_record, meta in zip(job_ids, records, metas, strict=True):
-            if not has_record and meta is None:
+    def gone(self, without_record: Collection[str], stored: Mapping[str, bytes]) -> None:
+        """Settle the jobs that had no record and, looked for afterwards, no result either: nobody knows them."""
+        for job_id in without_record:
+            if job_id not in stored:
                 self._settle(job_id, lost_job(job_id))
 
     def hand_over(self) -> Iterator[JobOutcome]:

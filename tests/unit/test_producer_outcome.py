@@ -8,7 +8,7 @@ import pytest
 from producer.contract import Failure, FailureCode
 from producer.errors import InferenceFailed, ResultExpired
 from producer.jobs import JobOutcome, JobState
-from producer.outcome import answer, is_settled, read_outcome, status_of
+from producer.outcome import answer, read_outcome, status_of
 from tests.finishing import generation_result
 
 
@@ -33,7 +33,6 @@ def test_a_state_that_is_not_final_is_no_outcome(status: str) -> None:
 
     assert read_outcome(meta) is None
     assert answer("j", has_record=False, meta=meta) is None
-    assert not is_settled(has_record=False, meta=meta)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,6 @@ def test_an_answer_is_read_back_as_the_workers_result() -> None:
     meta = stored("SUCCESS", RESULT.model_dump(mode="json"))
 
     assert answer("j", has_record=False, meta=meta) == RESULT
-    assert is_settled(has_record=True, meta=meta)
 
 
 def test_json_that_only_python_writes_is_read_too() -> None:
@@ -92,7 +90,6 @@ def test_json_that_only_python_writes_is_read_too() -> None:
 
 def test_a_job_without_record_and_result_is_gone_not_pending() -> None:
     """A wrong id must not be waited for."""
-    assert is_settled(has_record=False, meta=None)
     with pytest.raises(ResultExpired, match="nothing is known of job j"):
         answer("j", has_record=False, meta=None)
     assert answer("j", has_record=True, meta=None) is None

@@ -4,10 +4,12 @@ import pytest
 
 from producer import watch
 from producer.watch import (
+    CROWD_POLL_SECONDS,
     FRONT_JOBS,
     LONGEST_POLL_SECONDS,
     POLL_KEYS,
     SHORTEST_POLL_SECONDS,
+    SWEEP_JOBS_PER_SECOND,
     SWEEP_SECONDS,
     PollSchedule,
     Watch,
@@ -54,7 +56,7 @@ def test_many_results_are_asked_for_in_slices() -> None:
 
 def test_the_oldest_jobs_are_looked_at_each_time(clock: Clock) -> None:
     """However short the time since the last look."""
-    jobs = watching(10_000)
+    jobs = watching(5_000)
 
     assert clock.seconds == 100.0
     assert looked_at(jobs) == looked_at(jobs) == list(range(FRONT_JOBS))
@@ -63,7 +65,7 @@ def test_the_oldest_jobs_are_looked_at_each_time(clock: Clock) -> None:
 @pytest.mark.parametrize("looks", [1, 7, 50])
 def test_every_job_is_looked_at_once_in_a_sweep(clock: Clock, looks: int) -> None:
     """In shares by the time that has passed."""
-    jobs = watching(10_000)
+    jobs = watching(5_000)
     seen: set[int] = set()
     most = 0
     # One more: the turn begins anew where the last share was not a whole one.
@@ -73,13 +75,13 @@ def test_every_job_is_looked_at_once_in_a_sweep(clock: Clock, looks: int) -> Non
         seen.update(look)
         most = max(most, len(look))
 
-    assert seen == set(range(10_000))
-    assert most <= 10_000 / looks + FRONT_JOBS + 1
+    assert seen == set(range(5_000))
+    assert most <= 5_000 / looks + FRONT_JOBS + 1
 
 
 def test_a_look_that_found_much_is_followed_by_a_wider_one(clock: Clock) -> None:
     """So that a crowd that has ended is there after a few looks."""
-    jobs = watching(10_000)
+    jobs = watching(5_000)
     widths = []
     for _ in range(4):
         found = looked_at(jobs)
@@ -109,6 +111,22 @@ def test_polling_slows_down_in_silence_and_speeds_up_with_news() -> None:
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS)
     assert schedule.pause_seconds(progress=True) == SHORTEST_POLL_SECONDS
+
+
+def test_a_crowd_is_looked_at_in_larger_portions() -> None:
+    """The more are waited for, the less often; up to a limit that nobody in a crowd minds."""
+    schedule = PollSchedule()
+    pauses = [schedule.pause_seconds(progress=True, waiting_jobs=count) for count in (0, 100, 2_000, 4_000, 100_000)]
+
+    assert pauses == [SHORTEST_POLL_SECONDS, SHORTEST_POLL_SECONDS, 0.05, CROWD_POLL_SECONDS, CROWD_POLL_SECONDS]
+
+
+def test_a_great_crowd_is_swept_more_slowly(clock: Clock) -> None:
+    """So many jobs a second, however many there are."""
+    jobs = watching(50_000)
+    clock.seconds += SWEEP_SECONDS
+
+    assert len(looked_at(jobs)) <= SWEEP_JOBS_PER_SECOND * SWEEP_SECONDS + FRONT_JOBS
 
 
 def test_lost_jobs_are_looked_for_now_and_then(clock: Clock) -> None:

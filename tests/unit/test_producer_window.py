@@ -48,10 +48,10 @@ def test_in_order_an_early_end_waits_for_those_before_it() -> None:
     window = Window(3, in_order=True)
     first, second, third = submit(window, 3)
 
-    window.seen([first, second, third], [None, None, meta(third)])
+    window.seen({third: meta(third)})
     assert (handed_over(window), window.room) == ([], 0)
 
-    window.seen([first, second], [meta(first), meta(second)])
+    window.seen({first: meta(first), second: meta(second)})
     assert (handed_over(window), window.room, window.is_empty) == ([0, 1, 2], 3, True)
 
 
@@ -60,7 +60,7 @@ def test_out_of_order_an_outcome_goes_out_as_it_comes() -> None:
     window = Window(3, in_order=False)
     _, _, third = submit(window, 3)
 
-    window.seen([third], [meta(third)])
+    window.seen({third: meta(third)})
 
     assert (handed_over(window), window.room, window.is_empty) == ([2], 1, False)
 
@@ -73,7 +73,7 @@ def test_requests_that_are_one_job_each_get_its_outcome() -> None:
     window.submitted([job], [Submission(first, 1.5, duplicate=True)])
 
     assert window.watch.everything() == [[first]]
-    window.seen([first], [meta(first)])
+    window.seen({first: meta(first)})
 
     assert [(outcome.index, outcome.job_id) for outcome in window.hand_over()] == [(0, first), (1, first)]
 
@@ -114,7 +114,7 @@ def test_a_job_that_redis_lost_is_an_outcome_not_an_endless_wait() -> None:
     window = Window(2, in_order=True)
     ids = submit(window, 2)
 
-    window.present(ids, [False, True], [None, None])
+    window.gone({ids[0]}, {})
 
     [outcome] = window.hand_over()
     assert (outcome.index, window.watch.everything()) == (0, [[ids[1]]])
@@ -142,8 +142,8 @@ def test_a_window_over_submitted_jobs_hands_over_each_by_its_place() -> None:
     """One that is named twice ends twice."""
     window = Window.over(["a", "b", "a"], in_order=False)
 
-    window.seen(["b"], [meta("b")])
-    window.present(["a"], [False], [None])
+    window.seen({"b": meta("b")})
+    window.gone({"a"}, {})
 
     assert [(outcome.index, outcome.job_id) for outcome in window.hand_over()] == [(1, "b"), (0, "a"), (2, "a")]
     assert window.is_empty

@@ -44,7 +44,7 @@ def requests(count: int, **fields: object) -> Iterator[dict[str, object]]:
 
 def waiting(client: redis.Redis) -> int:
     """How many jobs of ``m`` wait, over all lanes."""
-    return sum(int(client.llen(keys.lane("m", lane))) for lane in Priority)
+    return sum(int(client.llen(lane)) for lane in keys.all_lanes("m"))
 
 
 def test_limits_are_set_read_and_lifted(producer: Producer) -> None:

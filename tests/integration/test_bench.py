@@ -95,6 +95,7 @@ def test_throughput_gives_every_driver_the_same_jobs(tmp_path: Path, turns: Sequ
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_throughput_runs_the_real_engine_in_every_driver(tmp_path: Path) -> None:
     """On the tiny model; one driver has no worker of its own, one no server, one both."""
     drivers = ("asyncllm", "llm", "fleet")

@@ -12,6 +12,7 @@ GREEDY: dict[str, Any] = {"max_tokens": 300, "temperature": 0.0, "ignore_eos": T
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_long_jobs_shrink_the_claims_and_preempt_nobody(redis_url: str, tmp_path: Path, tiny_model: Path) -> None:
     """Sixteen slots, but a cache for a few such jobs: the rest waits in Redis, and vLLM throws no work away."""
     options = {f"engine.options.{name}": value for name, value in VLLM_OPTIONS.items()}

@@ -21,7 +21,9 @@ BENCH_SECONDS = 240
 
 def environment(folder: Path) -> dict[str, str]:
     """Temporary files where they are found again."""
-    return os.environ | ENGINE_ENVIRONMENT | {"TMPDIR": str(folder), "COLUMNS": "200"}
+    # One OpenMP thread per engine: several wait for each other in a busy loop when anything else wants a core.
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "0", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    return os.environ | ENGINE_ENVIRONMENT | threads | {"TMPDIR": str(folder), "COLUMNS": "200"}
 
 
 def left_behind(folder: Path) -> list[str]:

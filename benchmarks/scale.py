@@ -5,6 +5,7 @@
 Parts, each on a fresh server (``--parts`` chooses):
 
 - ``workers``: jobs that wait beforehand, drained by 1, 2, 4, 8 real worker processes with the simulated engine.
+- ``steady``: the same with engines that take as long as real ones: each worker ends so many jobs a second, one by one.
 - ``depth``: claims and memory while 1 to 100,000 jobs wait: plain ones, of 100 tenants, of 100 shared prefixes.
 - ``leases``: what keepers do while 256 to 102,400 leases are held, and when nearly all of them end at once.
 - ``callers``: 1 to 10,000 callers of one ``AsyncProducer`` wait, while nothing ends and while results come slowly.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import callers, depth, draining, idle, leases
+from benchmarks.scaling import callers, depth, draining, idle, leases, steady
 from benchmarks.scaling.jobs import KINDS
 from workers.bench.machine import hardware, versions
 
@@ -30,7 +31,10 @@ Rows = list[dict[str, Any]]
 
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "workers": lambda given: draining.measure(
-        draining.Plan(given.workers, given.jobs_per_worker, given.output_tokens, given.repeats)
+        draining.Plan(given.workers, given.jobs_per_worker, given.output_tokens, given.repeats, given.listener)
+    ),
+    "steady": lambda given: steady.measure(
+        steady.Plan(given.steady_workers, given.rate, given.steady_output_tokens, given.window_seconds)
     ),
     "depth": lambda given: depth.measure(given.kinds, given.depths, given.samples),
     "leases": lambda given: leases.measure(given.held, max(1, given.samples // 10)),
@@ -69,6 +73,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs-per-worker", type=int, default=1_500)
     parser.add_argument("--output-tokens", type=int, default=1, help="of each job of the part workers")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--listener", action="store_true", help="somebody hears all events in the part workers")
+    parser.add_argument("--steady-workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rate", type=float, default=56.0, help="jobs/s of each worker of the part steady")
+    parser.add_argument("--steady-output-tokens", type=int, default=272)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--depths", type=int, nargs="+", default=[1, 100, 10_000, 100_000])
     parser.add_argument("--samples", type=int, default=500, help="claims per figure")
@@ -76,7 +84,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 100, 1_000, 10_000])
     parser.add_argument("--results-per-second", type=float, default=50.0)
     parser.add_argument("--idle-workers", type=int, nargs="+", default=[0, 1, 2, 4])
-    parser.add_argument("--window-seconds", type=float, default=10.0, help="of the parts callers and idle")
+    parser.add_argument("--window-seconds", type=float, default=10.0, help="of the parts steady, callers and idle")
     return parser.parse_args(argv)
 
 

@@ -1,9 +1,12 @@
 """How jobs/s and CPU time per job change with the number of worker processes on one server."""
 
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ MILLISECONDS = 1000
 POLL_SECONDS = 0.05
 WARM_UP_JOBS = 500
 LOOK_KEYS = 1000
+EVENT_CHANNELS = f"/*.{keys.EVENT_EXCHANGE}/*"
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Plan:
     jobs_per_worker: int
     output_tokens: int
     repeats: int
+    has_listener: bool
+    """Whether somebody hears every event, as Flower does."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ def measure(plan: Plan) -> list[dict[str, Any]]:
         Fleet(url, Path(folder)) as fleet,
         Producer(url) as producer,
         redis.Redis.from_url(url) as client,
+        listener(url) if plan.has_listener else nullcontext(),
     ):
         stand = Stand(fleet, client, producer)
         for count in plan.workers:
@@ -56,14 +64,37 @@ def measure(plan: Plan) -> list[dict[str, Any]]:
             drain(stand, WARM_UP_JOBS * count, plan.output_tokens)
             for repeat in range(1, plan.repeats + 1):
                 row = drain(stand, plan.jobs_per_worker * count, plan.output_tokens)
-                rows.append({"workers": count, "repeat": repeat} | row)
+                rows.append({"workers": count, "repeat": repeat, "has_listener": plan.has_listener} | row)
     return rows
+
+
+@contextmanager
+def listener(url: str) -> Iterator[None]:
+    """A process that receives every event of Celery's, and does nothing with them."""
+    hears = SPAWN.Event()
+    process = SPAWN.Process(target=listen, args=(url, hears), daemon=True)
+    process.start()
+    try:
+        hears.wait()
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def listen(url: str, hears: Event) -> None:
+    """Until this process is ended."""
+    with redis.Redis.from_url(url) as client, client.pubsub() as events:
+        events.psubscribe(EVENT_CHANNELS)
+        for message in events.listen():
+            if message["type"] == "psubscribe":
+                hears.set()
 
 
 def drain(stand: Stand, jobs: int, output_tokens: int) -> dict[str, Any]:
     """Queue so many jobs while the workers are paused, then let them drain; CPU milliseconds per job."""
     client, fleet = stand.client, stand.fleet
-    client.flushdb()
+    client.execute_command("FLUSHDB", "SYNC")  # what is freed later would be taken from the memory of what comes now
     stand.producer.declare_model(MODEL)
     with fleet.paused():
         at_first, submit_began_at = usage(client), time.process_time()

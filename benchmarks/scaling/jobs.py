@@ -1,5 +1,6 @@
 """Jobs with prompts of 600 bytes, each like no other: plain ones, and such as wait in flows."""
 
+import random
 from collections.abc import Iterator
 
 from producer import Producer
@@ -29,6 +30,14 @@ def requests(kind: str, count: int, output_tokens: int = 1) -> Iterator[Generati
             tenant=f"tenant-{number % FLOWS}" if kind == "tenants" else None,
             prompt_cache_key=f"document-{number % FLOWS}" if kind == "prefixes" else None,
         )
+
+
+def slow_requests(count: int, mean_seconds: float, output_tokens: int) -> Iterator[GenerationRequest]:
+    """Jobs that hold their slot for a time drawn uniformly from half to one and a half of ``mean_seconds``."""
+    draw = random.Random(count)  # noqa: S311 - no secret
+    for request in requests("plain", count, output_tokens):
+        seconds = draw.uniform(0.5, 1.5) * mean_seconds
+        yield request.model_copy(update={"metadata": {"simulate": f"slow:{seconds:.4f}"}})
 
 
 def submit(producer: Producer, kind: str, count: int, output_tokens: int = 1) -> list[str]:

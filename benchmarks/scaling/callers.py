@@ -95,7 +95,7 @@ async def _wait(url: str, count: int, plan: Plan) -> dict[str, Any]:
             try:
                 for _ in range(count):
                     await waiting.acquire()
-                await asyncio.sleep(SETTLE_SECONDS)
+                await asyncio.sleep(min(SETTLE_SECONDS, plan.seconds))
                 resident = process.memory_info().rss - resident_before
                 server_bytes = (usage(client) - server_before).memory_bytes
                 quiet = await _window(callers, client, plan.seconds)

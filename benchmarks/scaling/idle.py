@@ -28,7 +28,7 @@ def measure(counts: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     ):
         for count in counts:
             fleet.grow_to(count)
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(min(SETTLE_SECONDS, seconds))
             rows.append({"workers": count} | _cost(fleet, client, seconds) | _commands(client, count, seconds))
     return rows
 

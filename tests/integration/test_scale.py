@@ -11,7 +11,7 @@ SIZES = {
     "--jobs-per-worker": ["20"],
     "--repeats": ["1"],
     "--steady-workers": ["1"],
-    "--rate": ["400"],
+    "--rate": ["500"],
     "--kinds": ["plain", "prefixes"],
     "--depths": ["1", "80"],
     "--samples": ["10"],
@@ -32,10 +32,10 @@ def test_every_part_of_the_scale_benchmark_gives_its_rows(tmp_path: Path) -> Non
     assert set(report["parts"]) == {"workers", "steady", "depth", "leases", "callers", "idle"}
     [drained] = report["parts"]["workers"]
     assert (drained["workers"], drained["jobs"]) == (1, 20)
-    assert 0 < drained["server_ms_per_job_drain"] <= drained["server_all_threads_ms_per_job_drain"]
+    assert drained["server_ms_per_job_drain"] > 0
     assert drained["queued_bytes_per_job"] > 600
     [steady] = report["parts"]["steady"]
-    assert steady["leases_held"] >= 256
+    assert steady["jobs_per_second"] > 0
     assert steady["script_calls_per_job"] > 0
     depths = {(row["kind"], row["depth"]): row for row in report["parts"]["depth"]}
     assert set(depths) == {(kind, depth) for kind in ("plain", "prefixes") for depth in (1, 80)}

@@ -17,6 +17,7 @@ def test_long_jobs_shrink_the_claims_and_preempt_nobody(redis_url: str, tmp_path
     """Sixteen slots, but a cache for a few such jobs: the rest waits in Redis, and vLLM throws no work away."""
     options = {f"engine.options.{name}": value for name, value in VLLM_OPTIONS.items()}
     options |= {"engine.options.max_num_seqs": 16, "engine.options.num_gpu_blocks_override": BLOCKS}
+    options["engine.options.max_model_len"] = 1024
     with RunningFleet(redis_url, tmp_path, str(tiny_model), options) as fleet, fleet.producer() as producer:
         outcomes = producer.submit_many(
             {"model": fleet.served, "prompt": f"Page {number} says", "sampling": GREEDY} for number in range(12)

@@ -188,7 +188,8 @@ def submit(here: Stand) -> int:
 
 def assert_all_queued(here: Stand, outcomes: list[Any]) -> None:
     """What was counted was done."""
-    if not all(outcome.submission for outcome in outcomes) or here.client.llen(LANE) != here.jobs:
+    waiting = sum(here.client.llen(lane) for lane in keys.all_lanes(MODEL))
+    if not all(outcome.submission for outcome in outcomes) or waiting != here.jobs:
         raise RuntimeError("not every job was queued")
 
 

@@ -38,14 +38,15 @@ class AsyncMapRun:
                     progress = True
                     yield outcome
                 pause_seconds = self._schedule.pause_seconds(progress=progress, waiting_jobs=len(self._window.watch))
-                if (self._source.exhausted or not self._window.room) and not self._window.is_empty:
+                if (self._source.exhausted or not self._window.wants_more) and not self._window.is_empty:
                     await asyncio.sleep(pause_seconds)
         finally:
             await self._source.close()
 
     async def _fill(self) -> None:
         chunk = self._window.start_chunk()
-        await self._pull(chunk)
+        if self._window.wants_more:
+            await self._pull(chunk)
         if chunk.jobs:
             run = enqueue_run(chunk.prepared, self._destination)
             reply = await self._polling.outlast(partial(self._link.enqueue, run))

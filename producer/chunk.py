@@ -9,7 +9,12 @@ from typing import Final
 from producer.submission import PreparedJob
 
 CHUNK_JOBS: Final = 200
-"""Most jobs that one run of the enqueue script submits: it keeps the server busy for 3 ms (ARCHITECTURE.md)."""
+"""Most jobs that one run of the enqueue script submits. They keep the server busy for 3 ms, and nobody else is served
+meanwhile; more at once cost no less each (ARCHITECTURE.md)."""
+RICH_JOB: Final = 3
+"""A job with a tenant, a deadline, a prefix or an idempotency key counts as so many: it takes the server as long."""
+BACKLOG_JOBS: Final = CHUNK_JOBS // RICH_JOB
+"""Most jobs that are sent at once of those that found their queue full."""
 CHUNK_BYTES: Final = 1024 * 1024
 """Jobs that hold this much are sent, however few they are."""
 PULL_SECONDS: Final = 0.05
@@ -27,15 +32,18 @@ class IndexedJob:
 class Chunk:
     """Jobs that are sent together."""
 
-    def __init__(self, jobs: Iterable[IndexedJob] = (), most_jobs: int = CHUNK_JOBS) -> None:
-        self.jobs = list(jobs)
-        self._most_jobs = most_jobs
-        self._size_bytes = sum(job.prepared.size_bytes for job in self.jobs)
+    def __init__(self, jobs: Iterable[IndexedJob] = ()) -> None:
+        self.jobs: list[IndexedJob] = []
+        self._load = 0
+        self._size_bytes = 0
         self._stop_at = monotonic() + PULL_SECONDS
+        for job in jobs:
+            self.add(job)
 
     def add(self, job: IndexedJob) -> None:
         """One more, whatever its size."""
         self.jobs.append(job)
+        self._load += RICH_JOB if job.prepared.options else 1
         self._size_bytes += job.prepared.size_bytes
 
     @property
@@ -46,7 +54,7 @@ class Chunk:
     @property
     def seconds_left(self) -> float:
         """How long to wait for more; 0 when it is time to send."""
-        if len(self.jobs) >= self._most_jobs or self._size_bytes >= CHUNK_BYTES:
+        if self._load >= CHUNK_JOBS or self._size_bytes >= CHUNK_BYTES:
             return 0.0
         return max(0.0, self._stop_at - monotonic())
 
@@ -74,7 +82,7 @@ class Backlog:
         """What to send again now: the first of each model. They are held no more."""
         due: list[IndexedJob] = []
         for model, held in self._held.items():
-            count = min(len(held), self._allowance[model], CHUNK_JOBS - len(due))
+            count = min(len(held), self._allowance[model], BACKLOG_JOBS - len(due))
             due += [held.popleft() for _ in range(count)]
         return due
 

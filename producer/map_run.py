@@ -37,12 +37,13 @@ class MapRun:
                 progress = True
                 yield outcome
             pause_seconds = self._schedule.pause_seconds(progress=progress, waiting_jobs=len(self._window.watch))
-            if (self._exhausted or not self._window.room) and not self._window.is_empty:
+            if (self._exhausted or not self._window.wants_more) and not self._window.is_empty:
                 time.sleep(pause_seconds)
 
     def _fill(self) -> None:
         chunk = self._window.start_chunk()
-        self._pull(chunk)
+        if self._window.wants_more:
+            self._pull(chunk)
         if chunk.jobs:
             run = enqueue_run(chunk.prepared, self._destination)
             reply = self._polling.outlast(partial(self._link.enqueue, run))

@@ -1,6 +1,7 @@
 """The bookkeeping of ``map`` and ``results``: which jobs are out, which outcomes may be handed over. No I/O."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from producer.chunk import Backlog, Chunk, IndexedJob
 from producer.contract import Failure
@@ -9,6 +10,9 @@ from producer.jobs import JobOutcome, Submission
 from producer.outcome import Outcome, lost_job, read_outcome
 from producer.submission import Refusal, Submittable, as_job
 from producer.watch import Watch
+
+REFILLS: Final = 16
+"""A window that is full is refilled in portions of this part of it: jobs that are submitted one by one cost more."""
 
 
 class Window:
@@ -37,6 +41,11 @@ class Window:
     def room(self) -> int:
         """How many more requests may be taken now."""
         return self._size - self.open_jobs
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is room for as many as are worth a call of their own."""
+        return self.room >= max(1, self._size // REFILLS)
 
     @property
     def open_jobs(self) -> int:

@@ -3,7 +3,7 @@
 import pytest
 
 from producer import chunk
-from producer.chunk import CHUNK_BYTES, CHUNK_JOBS, PULL_SECONDS, Backlog, Chunk, IndexedJob
+from producer.chunk import BACKLOG_JOBS, CHUNK_BYTES, CHUNK_JOBS, PULL_SECONDS, RICH_JOB, Backlog, Chunk, IndexedJob
 from producer.contract import GenerationRequest
 from producer.submission import prepare
 
@@ -25,6 +25,18 @@ def test_a_chunk_takes_jobs_up_to_its_count() -> None:
     assert full.seconds_left > 0
     full.add(job(CHUNK_JOBS))
     assert full.seconds_left == 0
+
+
+def test_jobs_that_keep_the_server_longer_fill_a_chunk_sooner() -> None:
+    """Those with a tenant, a deadline, a prefix or an idempotency key."""
+    rich = prepare(GenerationRequest(model="m", prompt="x", tenant="t"))
+    begun = Chunk()
+    count = 0
+    while begun.seconds_left:
+        begun.add(IndexedJob(count, rich))
+        count += 1
+
+    assert CHUNK_JOBS / RICH_JOB <= count < CHUNK_JOBS / RICH_JOB + 1
 
 
 def test_a_chunk_takes_jobs_up_to_its_bytes_and_one_that_is_larger_alone() -> None:
@@ -87,11 +99,11 @@ def test_what_is_refused_again_goes_back_to_its_place_and_less_is_asked_next_tim
 def test_one_chunk_never_has_more_of_the_backlog_than_fits() -> None:
     """What does not fit stays where it was."""
     backlog = Backlog()
-    jobs = [job(number, model=f"model-{number}") for number in range(CHUNK_JOBS + 5)]
+    jobs = [job(number, model=f"model-{number}") for number in range(BACKLOG_JOBS + 5)]
     backlog.settle(jobs, jobs)
 
     first = backlog.due()
     backlog.settle(first, [])
 
-    assert indexes(first) == list(range(CHUNK_JOBS))
-    assert indexes(backlog.due()) == list(range(CHUNK_JOBS, CHUNK_JOBS + 5))
+    assert indexes(first) == list(range(BACKLOG_JOBS))
+    assert indexes(backlog.due()) == list(range(BACKLOG_JOBS, BACKLOG_JOBS + 5))

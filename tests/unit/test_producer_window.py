@@ -149,6 +149,20 @@ def test_a_window_over_submitted_jobs_hands_over_each_by_its_place() -> None:
     assert window.is_empty
 
 
+@pytest.mark.parametrize(("size", "portion"), [(1, 1), (16, 1), (1_600, 100)])
+def test_a_full_window_is_refilled_in_portions(size: int, portion: int) -> None:
+    """A small one job by job."""
+    window = Window(size, in_order=False)
+    ids = submit(window, size)
+    ended = 0
+    while not window.wants_more:
+        window.seen({ids[ended]: meta(ids[ended])})
+        assert handed_over(window) == [ended]
+        ended += 1
+
+    assert ended == portion
+
+
 def test_a_window_without_room_for_one_job_is_refused() -> None:
     """It would never end."""
     with pytest.raises(InvalidRequest, match="window"):

@@ -185,7 +185,7 @@ def test_ctrl_c_ends_everything_that_was_started(tmp_path: Path) -> None:
         eventually(lambda: "repeat 1" in log.read_text(), what="the pass has begun", seconds=60)
     finally:
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) != 0
+        assert running.wait(150) != 0
     assert left_behind(tmp_path) == []
 
 

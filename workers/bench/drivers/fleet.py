@@ -124,7 +124,7 @@ class FleetDriver(QueueDriver):
         with Producer(self.server.url) as producer:
             with self.frozen():
                 records, submissions = hand_in(producer, load.jobs, self._requests(load.jobs))
-            handed_in_at = time.time()
+                handed_in_at = time.time()  # before the workers go on, who may be done before this is
             self._wait_until_drained()
             collect(producer, records, submissions)
         return PassRecord(records, handed_in_at)

@@ -22,7 +22,7 @@ demo: .venv/.runtime ## a real fleet on this machine: server, worker with vLLM, 
 test: .venv/.dev ## the tests, with the real vLLM engine, a real server and real workers (ARGS="-k pool")
 	@scripts/test.sh $(ARGS)
 
-faults: .venv/.dev ## the slow tests: whole fleets are killed, frozen, cut off (part of check)
+faults: .venv/.dev ## the slow tests: whole fleets are killed, frozen, cut off; engines of odd shapes (part of check)
 	@scripts/test.sh slow
 
 chaos: .venv/.dev ## faults on real processes, every scenario; reports in .fleet/chaos (ARGS="--scenario mixed --seed 7")

@@ -118,8 +118,8 @@ def engine_alone_ms(jobs: int) -> float:
 @contextmanager
 def stand(folder: Path, slots_file: Path | None = None) -> Iterator[Stand]:
     """A server and a worker that is ready."""
-    with EmbeddedServer(folder / "valkey", free_port(6379)) as server:
-        port = free_port(9600)
+    with EmbeddedServer(folder / "valkey", free_port(0)) as server:
+        port = free_port(0)
         settings = {
             "model.name": MODEL,
             "engine.kind": "simulated",
@@ -156,10 +156,12 @@ def push(client: redis.Redis, requests: list[GenerationRequest]) -> None:
         pipe.execute()
 
 
-def wait_until_drained(client: redis.Redis, requests: list[GenerationRequest]) -> None:
+def wait_until_drained(measured: Stand, requests: list[GenerationRequest]) -> None:
     """Return when nothing waits and nothing is held."""
     lane, leases = keys.lane(MODEL, requests[0].priority), keys.QueueKeys(MODEL).leases
-    while client.llen(lane) or client.zcard(leases):
+    while measured.client.llen(lane) or measured.client.zcard(leases):
+        if measured.worker.poll() is not None:
+            raise RuntimeError("the worker ended")
         time.sleep(0.02)
 
 
@@ -180,10 +182,10 @@ def drain(measured: Stand, jobs: int) -> dict[str, float]:
     requests = [request(number) for number in range(jobs)]
     pid, server = measured.worker.pid, psutil.Process(measured.server.pid)
     push(measured.client, requests[:1])  # the scripts are loaded again
-    wait_until_drained(measured.client, requests)
+    wait_until_drained(measured, requests)
     before, server_before, started_at = thread_seconds(pid), server.cpu_times(), time.monotonic()
     push(measured.client, requests)
-    wait_until_drained(measured.client, requests)
+    wait_until_drained(measured, requests)
     seconds, after, server_after = time.monotonic() - started_at, thread_seconds(pid), server.cpu_times()
     spent = {name: after[name] - before.get(name, 0.0) for name in after}
     server_spent = sum(server_after[:2]) - sum(server_before[:2])
@@ -206,7 +208,7 @@ def occupancy(rate: int) -> dict[str, float]:
         with stand(Path(name), slots_file) as measured:
             push(measured.client, requests)
             before, started_at = thread_seconds(measured.worker.pid), time.monotonic()
-            wait_until_drained(measured.client, requests)
+            wait_until_drained(measured, requests)
             seconds, after = time.monotonic() - started_at, thread_seconds(measured.worker.pid)
         changes = [(at, step) for at, step in map(json.loads, slots_file.read_text().splitlines())]
     spent = {name: after[name] - before.get(name, 0.0) for name in after}

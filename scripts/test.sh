@@ -19,8 +19,8 @@ if [ "${1:-}" = slow ]; then
   start workers -m slow tests/faults/test_leases_on_workers.py
   start suite -m slow tests --ignore=tests/faults/test_leases_on_workers.py
 else
-  start engines -m vllm tests/contracts tests/integration/test_demo.py
-  start vllm-fleet -m vllm --ignore=tests/contracts --ignore=tests/integration/test_demo.py
+  start engines -m 'vllm and not slow' tests/contracts tests/integration/test_demo.py
+  start vllm-fleet -m 'vllm and not slow' --ignore=tests/contracts --ignore=tests/integration/test_demo.py
   start units -m 'not vllm and not slow' --ignore=tests/integration
   start simulated -m 'not vllm and not slow' tests/integration
 fi

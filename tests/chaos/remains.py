@@ -14,9 +14,19 @@ _LENGTH: Final = {b"list": "llen", b"hash": "hlen", b"zset": "zcard", b"string":
 def transient_keys(model: str) -> list[str]:
     """Those that hold jobs, or something about jobs that have not ended."""
     names = keys.QueueKeys(model)
-    lanes = [keys.lane_of_step(model, step) for step in keys.PRIORITY_STEPS.values()]
+    orders = [names.order(step) for step in keys.PRIORITY_STEPS.values()]
+    flows = [*orders, names.waiting, names.charged, names.running]
     aside = [names.leases, names.leased, names.redelivery, names.suspects, names.isolation, names.delayed]
-    return [*lanes, *aside, names.cancels, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, UNACKED, UNACKED_INDEX]
+    return [
+        *keys.all_lanes(model),
+        *flows,
+        *aside,
+        names.cancels,
+        keys.DEAD_LETTERS,
+        keys.DEAD_LETTER_INDEX,
+        UNACKED,
+        UNACKED_INDEX,
+    ]
 
 
 def residue_of(client: "redis.Redis", model: str) -> dict[str, int]:
@@ -37,7 +47,7 @@ def job_ids_in(client: "redis.Redis", model: str) -> frozenset[str]:
         for name in (*(keys.lane_of_step(model, step) for step in keys.PRIORITY_STEPS.values()), names.suspects)
         for message in client.lrange(name, 0, -1)
     ]
-    messages += [*client.hvals(names.leased), *client.zrange(names.delayed, 0, -1)]
+    messages += [*client.hvals(names.leased), *client.hvals(names.waiting), *client.zrange(names.delayed, 0, -1)]
     ids = {_job_id(message.partition(b"\n")[2] or message) for message in messages}
     # Stock kombu keeps [message, exchange, routing key] by delivery tag.
     ids |= {orjson.loads(entry)[0]["headers"]["id"] for entry in client.hvals(UNACKED)}

@@ -9,10 +9,11 @@ import logging
 import signal
 import sys
 import threading
+import zlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import redis
 
@@ -62,6 +63,15 @@ class Door(Protocol):
         """Hand one in. A FleetUnreachable or RedisError means that it may be handed in again."""
 
 
+KINDS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"tenant": "one"},
+    {"tenant": "other"},
+    {"prompt_cache_key": "a document"},
+)
+"""Jobs wait in the lane's list and in flows; each job always as the same kind, for it may be handed in again."""
+
+
 class FleetDoor:
     """The fleet's own producer."""
 
@@ -79,6 +89,7 @@ class FleetDoor:
             idempotency_key=job.key,
             metadata={"key": job.key},
             deadline=None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds),
+            **KINDS[zlib.crc32(job.key.encode()) % len(KINDS)],
         )
         return Submitted(job.key, submission.job_id, submission.enqueued_at, submission.duplicate)
 
@@ -120,8 +131,7 @@ class Submitter:
                 number += 1
 
     def _is_full(self) -> bool:
-        lanes = [keys.lane_of_step(self._orders.model, step) for step in keys.PRIORITY_STEPS.values()]
-        return sum(self._client.llen(lane) for lane in lanes) >= self._orders.backlog
+        return sum(self._client.llen(lane) for lane in keys.all_lanes(self._orders.model)) >= self._orders.backlog
 
 
 def read_ledger(path: Path) -> list[Submitted]:

@@ -21,7 +21,9 @@ BENCH_SECONDS = 240
 
 def environment(folder: Path) -> dict[str, str]:
     """Temporary files where they are found again."""
-    return os.environ | ENGINE_ENVIRONMENT | {"TMPDIR": str(folder), "COLUMNS": "200"}
+    # One OpenMP thread per engine: several wait for each other in a busy loop when anything else wants a core.
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "0", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    return os.environ | ENGINE_ENVIRONMENT | threads | {"TMPDIR": str(folder), "COLUMNS": "200"}
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -95,6 +97,7 @@ def test_throughput_gives_every_driver_the_same_jobs(tmp_path: Path, turns: Sequ
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_throughput_runs_the_real_engine_in_every_driver(tmp_path: Path) -> None:
     """On the tiny model; one driver has no worker of its own, one no server, one both."""
     drivers = ("asyncllm", "llm", "fleet")
@@ -182,7 +185,7 @@ def test_ctrl_c_ends_everything_that_was_started(tmp_path: Path) -> None:
         eventually(lambda: "repeat 1" in log.read_text(), what="the pass has begun", seconds=60)
     finally:
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) != 0
+        assert running.wait(150) != 0
     assert left_behind(tmp_path) == []
 
 

@@ -55,6 +55,7 @@ def test_an_engine_over_two_gpus_is_not_shared(redis_url: str, tmp_path: Path) -
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two engines need two cores")
 def test_two_vllm_engines_answer_one_queue_and_divide_the_memory(
     redis_url: str, tmp_path: Path, tiny_model: Path

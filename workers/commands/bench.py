@@ -92,6 +92,7 @@ class EnqueueOptions(CommonOptions):
     """What ``fleet bench enqueue`` takes."""
 
     engine: Annotated[str, typer.Option(help="simulated is the only one here.")] = "simulated"
+    prompt_words: Annotated[str, typer.Option(help="Length of prompts, from:to.")] = "20:100"
     jobs: Annotated[int, typer.Option(min=1, help="Jobs that are queued in bulk, and as raw messages.")] = 20_000
     single_submits: Annotated[int, typer.Option(min=1, help="Calls of submit, at most --jobs.")] = 1_000
     callers: Annotated[int, typer.Option(min=1, help="Jobs whose results are waited for.")] = 10_000

@@ -19,8 +19,6 @@ FAILURE_FILE_VARIABLE: Final = "FLEET_ENGINE_FAILURE_FILE"
 """Names the file to which a process appends why it ends; set by the worker while it starts one."""
 
 START_METHOD_VARIABLE: Final = "VLLM_WORKER_MULTIPROC_METHOD"
-CORE_FORKS_VARIABLE: Final = "FLEET_ENGINE_CORE_FORKS"
-"""Set where EngineCore may fork its own worker; saves that one the import of torch and vLLM, 7 s of CPU time."""
 
 ENGINE_CORE: Final = "EngineCore"
 """How vLLM's engine process is named; its own workers already end when it does."""
@@ -37,8 +35,6 @@ def register() -> None:
     if path is None or multiprocessing.parent_process() is None:
         return
     if multiprocessing.current_process().name.startswith(ENGINE_CORE):
-        if os.environ.get(CORE_FORKS_VARIABLE):
-            os.environ[START_METHOD_VARIABLE] = "fork"
         threading.Thread(target=_end_with_parent, name="end-with-worker", daemon=True).start()
     for name in LAST_WORDS_LOGGERS:
         logging.getLogger(name).addFilter(LastWordsReporter(Path(path)))

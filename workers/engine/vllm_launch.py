@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from producer.strict import unknown_name
 from workers.engine.base import EngineConfig, EngineOptionsInvalid, EngineStartFailed
 from workers.engine.vllm_child import (
-    CORE_FORKS_VARIABLE,
     ENGINE_CORE,
     FAILURE_FILE_VARIABLE,
     START_METHOD_VARIABLE,
@@ -98,10 +97,7 @@ def launch(config: EngineConfig, report: Path) -> "AsyncLLM":
         EngineStartFailed: anything else.
     """
     # This process has threads and connections that a fork would copy in the middle of whatever they do.
-    if START_METHOD_VARIABLE not in os.environ:
-        os.environ[START_METHOD_VARIABLE] = "spawn"
-        if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-            os.environ[CORE_FORKS_VARIABLE] = "1"  # EngineCore has neither, and without a GPU nothing forbids it
+    os.environ.setdefault(START_METHOD_VARIABLE, "spawn")
     from vllm.v1.engine.async_llm import AsyncLLM
 
     arguments, vllm_config = configured(config)

@@ -17,7 +17,6 @@ import psutil
 from redis import Redis
 
 from producer import AsyncProducer, FleetError, GenerationRequest, GenerationResult, Producer, Submission, keys
-from producer.contract import Priority
 from workers.bench.drivers.base import environment
 from workers.bench.drivers.child import Child
 from workers.bench.drivers.server import QueueDriver
@@ -125,7 +124,7 @@ class FleetDriver(QueueDriver):
         with Producer(self.server.url) as producer:
             with self.frozen():
                 records, submissions = hand_in(producer, load.jobs, self._requests(load.jobs))
-            handed_in_at = time.time()
+                handed_in_at = time.time()  # before the workers go on, who may be done before this is
             self._wait_until_drained()
             collect(producer, records, submissions)
         return PassRecord(records, handed_in_at)
@@ -133,9 +132,10 @@ class FleetDriver(QueueDriver):
     def _wait_until_drained(self) -> None:
         """Ask a few times a second: whoever waited for results would take its share of the machine."""
         model = self.target.served
-        lanes = [keys.lane(model, priority) for priority in Priority]
         with Redis.from_url(self.server.url) as client:
-            while any(client.llen(lane) for lane in lanes) or client.zcard(keys.QueueKeys(model).leases):
+            while any(client.llen(lane) for lane in keys.all_lanes(model)) or client.zcard(
+                keys.QueueKeys(model).leases
+            ):
                 time.sleep(DRAINED_POLL_SECONDS)
 
     async def _as_they_arrive(self, load: Load) -> PassRecord:

@@ -66,7 +66,7 @@ class StockProducer:
         """Run one pass whose jobs are all sent inside ``frozen``; the worker says when each ended."""
         with frozen:
             sent = [self._sent(job) for job in load.jobs]
-        handed_in_at = time.time()
+            handed_in_at = time.time()  # before the workers go on, who may be done before this is
         return PassRecord(self._gathered(sent, is_worker_clock=True), handed_in_at)
 
     def _sent(self, job: BenchJob) -> Sent:

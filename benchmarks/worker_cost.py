@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rates", type=int, nargs="*", default=list(RATES), help="wanted jobs/s of 256 slots")
     given = parser.parse_args()
-    engine_ms = engine_alone_ms(given.jobs)
+    engine_ms = engine_alone_ms([request(number) for number in range(given.jobs)])
     with tempfile.TemporaryDirectory() as folder, stand(Path(folder)) as measured:
         drain(measured, WARM_UP_JOBS)
         runs = [drain(measured, given.jobs) for _ in range(given.repeats)]
@@ -92,9 +92,8 @@ def request(number: int, seconds: float | None = None) -> GenerationRequest:
     return GenerationRequest(model=MODEL, prompt=words, sampling=sampling, metadata=metadata)
 
 
-def engine_alone_ms(jobs: int) -> float:
+def engine_alone_ms(requests: list[GenerationRequest]) -> float:
     """CPU milliseconds per job of the simulated engine without a fleet around it."""
-    requests = [request(number) for number in range(jobs)]
 
     async def run() -> float:
         engine = SimulatedEngine(EngineConfig(MODEL, MODEL, {"seconds_per_token": 0, "max_num_seqs": SLOTS}))
@@ -112,7 +111,7 @@ def engine_alone_ms(jobs: int) -> float:
         await engine.close()
         return spent
 
-    return round(asyncio.run(run()) * MILLISECONDS / jobs, 3)
+    return round(asyncio.run(run()) * MILLISECONDS / len(requests), 3)
 
 
 @contextmanager
@@ -212,11 +211,9 @@ def occupancy(rate: int) -> dict[str, float]:
             seconds, after = time.monotonic() - started_at, thread_seconds(measured.worker.pid)
         changes = [(at, step) for at, step in map(json.loads, slots_file.read_text().splitlines())]
     spent = {name: after[name] - before.get(name, 0.0) for name in after}
-    return (
-        occupancy_of(changes)
-        | costs({"worker": sum(spent.values())} | spent, jobs)
-        | {"jobs_per_second": round(jobs / seconds, 1)}
-    )
+    rows = costs({"worker": sum(spent.values())} | spent, jobs)
+    rows["worker_outside_engine"] = round(rows["worker"] - engine_alone_ms(requests), 3)
+    return occupancy_of(changes) | rows | {"jobs_per_second": round(jobs / seconds, 1)}
 
 
 def occupancy_of(changes: list[tuple[float, int]]) -> dict[str, float]:

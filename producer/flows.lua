@@ -17,6 +17,12 @@
 
 local TENANTS = 'fleet:tenants'
 
+-- What an operator gave the tenant: its weight, and its limit of jobs under lease (nil: none).
+local function tenant_terms(tenant)
+  local weight, most_running = string.match(redis.call('HGET', TENANTS, tenant) or '', '^(%S+) (%d*)$')
+  return tonumber(weight) or 1, tonumber(most_running)
+end
+
 local function flow_key(kind, step, model)
   return 'fleet:' .. kind .. ':' .. step .. ':' .. model
 end

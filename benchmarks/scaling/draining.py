@@ -1,21 +1,19 @@
 """How jobs/s and CPU time per job change with the number of worker processes on one server."""
 
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 
 import redis
 
-from benchmarks.scaling.fleet import Fleet
 from benchmarks.scaling.jobs import MODEL, submit
-from benchmarks.scaling.server import own_server, usage
-from producer import Producer, keys
+from benchmarks.scaling.server import usage
+from benchmarks.scaling.stand import Stand, standing
+from producer import keys
 from producer.contract import Priority
 
 MILLISECONDS = 1000
@@ -38,29 +36,12 @@ class Plan:
     """Whether somebody hears every event, as Flower does."""
 
 
-@dataclass(frozen=True)
-class Stand:
-    """A server with workers, and its clients."""
-
-    fleet: Fleet
-    client: redis.Redis
-    producer: Producer
-
-
 def measure(plan: Plan) -> list[dict[str, Any]]:
     """One row per number of workers and repeat."""
     rows = []
-    with (
-        own_server() as url,
-        tempfile.TemporaryDirectory() as folder,
-        Fleet(url, Path(folder)) as fleet,
-        Producer(url) as producer,
-        redis.Redis.from_url(url) as client,
-        listener(url) if plan.has_listener else nullcontext(),
-    ):
-        stand = Stand(fleet, client, producer)
+    with standing() as stand, listener(stand.url) if plan.has_listener else nullcontext():
         for count in plan.workers:
-            fleet.grow_to(count)
+            stand.fleet.grow_to(count)
             drain(stand, WARM_UP_JOBS * count, plan.output_tokens)
             for repeat in range(1, plan.repeats + 1):
                 row = drain(stand, plan.jobs_per_worker * count, plan.output_tokens)

@@ -1,17 +1,16 @@
 """What a job costs while engines are as slow as real ones: slots free one by one, so claims and results are small."""
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import redis
 
 from benchmarks.scaling.fleet import SLOTS, Fleet
 from benchmarks.scaling.jobs import MODEL, slow_requests
-from benchmarks.scaling.server import own_server, usage
+from benchmarks.scaling.server import usage
+from benchmarks.scaling.stand import standing
 from producer import Producer, keys
 from producer.contract import Priority
 
@@ -37,20 +36,14 @@ class Plan:
 def measure(plan: Plan) -> list[dict[str, Any]]:
     """One row per number of workers."""
     rows = []
-    with (
-        own_server() as url,
-        tempfile.TemporaryDirectory() as folder,
-        Fleet(url, Path(folder)) as fleet,
-        Producer(url) as producer,
-        redis.Redis.from_url(url) as client,
-    ):
+    with standing() as stand:
         for count in plan.workers:
-            fleet.grow_to(count)
-            with fleet.paused():
-                _queue(producer, plan, count)
+            stand.fleet.grow_to(count)
+            with stand.fleet.paused():
+                _queue(stand.producer, plan, count)
             time.sleep(SETTLE_SHARE * SLOTS / plan.jobs_per_second)
-            rows.append({"workers": count} | _window(fleet, client, plan.seconds))
-            _end(client)
+            rows.append({"workers": count} | _window(stand.fleet, stand.client, plan.seconds))
+            _end(stand.client)
     return rows
 
 

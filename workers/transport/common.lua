@@ -133,7 +133,7 @@ local function discharge(model, tag, tokens)
   redis.call('HDEL', 'fleet:charged:' .. model, tag)
   local step, tenant, estimate = string.match(charged, '^(%d+)|([^|]*)|(%d+)$')
   if tokens then
-    local weight = tonumber(string.match(redis.call('HGET', TENANTS, tenant) or '', '^(%S+) ')) or 1
+    local weight = tenant_terms(tenant)
     local change = string.format('%.3f', (tokens - estimate) / weight)
     for _, kind in ipairs({'shares', 'spent'}) do
       if redis.call('ZSCORE', flow_key(kind, step, model), tenant) then

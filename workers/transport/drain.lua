@@ -80,8 +80,8 @@ end
 local function terms_of(queue, tenant)
   local terms = queue.tenants[tenant]
   if not terms then
-    local weight, most_running = string.match(redis.call('HGET', TENANTS, tenant) or '', '^(%S+) (%d*)$')
-    terms = {weight = tonumber(weight) or 1, most_running = tonumber(most_running)}
+    local weight, most_running = tenant_terms(tenant)
+    terms = {weight = weight, most_running = most_running}
     queue.tenants[tenant] = terms
   end
   return terms
@@ -160,11 +160,15 @@ local function charge(queue, index, tenant, tokens)
   end
 end
 
+-- Where a job of a flow waits, and its message.
+local function read_waiting(model, number)
+  local place, message = split(redis.call('HGET', 'fleet:waiting:' .. model, number))
+  return parse_place(place), message
+end
+
 local function take_flow(queue, index, number)
   local step, model = queue.steps[index], queue.model
-  local entry = redis.call('HGET', 'fleet:waiting:' .. model, number)
-  local line_end = string.find(entry, '\n', 1, true)
-  local at, message = parse_place(string.sub(entry, 1, line_end - 1)), string.sub(entry, line_end + 1)
+  local at, message = read_waiting(model, number)
   local tokens = estimate_tokens(queue.options, at, message)
   if not fits(queue, tokens) then
     return nil
@@ -195,8 +199,8 @@ local function near_deadline(queue, index, now)
   local deadlines = flow_key('deadlines', queue.steps[index], queue.model)
   local number = redis.call('ZRANGEBYSCORE', deadlines, '-inf', string.format('%.6f', latest), 'LIMIT', 0, 1)[1]
   if number then
-    local place = string.match(redis.call('HGET', 'fleet:waiting:' .. queue.model, number), '^[^\n]*')
-    return may_overtake(queue, index, parse_place(place).tenant) and number
+    local at = read_waiting(queue.model, number)
+    return may_overtake(queue, index, at.tenant) and number
   end
 end
 

@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import psutil
 
 from producer import GenerationRequest, SamplingOptions
+from workers.bench.load import WORDS
 from workers.engine.base import EngineConfig
 from workers.engine.vllm_launch import launch
 from workers.engine.vllm_requests import rendered, sampling_params
@@ -44,6 +46,10 @@ class Phase:
     measured_seconds: float
     streams: bool
     """True: every token becomes an output of its own, as for streamed jobs; False: one output per job."""
+    refill_group: int
+    """Jobs that enter a full engine together, once so many of its slots are free; 0: they queue in the engine."""
+    as_text: bool
+    """True: prompts are words, so that the engine's tokenizer is at work; as many words as they would have tokens."""
     prompt_tokens: tuple[int, int]
     output_tokens: tuple[int, int]
 
@@ -55,32 +61,72 @@ class Reading:
     at: float
     generated_tokens: float
     preemptions: float
+    steps: float
+    small_steps: float
+    """Of no more tokens than the engine has slots: hardly any of them has a prompt in it."""
     front_end_cpu_seconds: float
     core_cpu_seconds: float
 
     @classmethod
-    def now(cls) -> "Reading":
+    def now(cls, slots: int) -> "Reading":
         """Read this process' counters and those of the processes that vLLM started."""
         return cls(
             time.monotonic(),
             counter("vllm:generation_tokens_total"),
             counter("vllm:num_preemptions_total"),
+            counter("vllm:iteration_tokens_total_count"),
+            counter("vllm:iteration_tokens_total_bucket", le=f"{float(slots)}"),
             cpu_seconds(psutil.Process()),
             sum(cpu_seconds(child) for child in psutil.Process().children(recursive=True)),
         )
 
 
-def counter(name: str) -> float:
-    """A counter of vLLM's own, over all its labels."""
+def counter(name: str, **labels: str) -> float:
+    """A counter of vLLM's own with these labels, over all its others."""
     from prometheus_client import REGISTRY
 
-    return sum(sample.value for family in REGISTRY.collect() for sample in family.samples if sample.name == name)
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
 def cpu_seconds(process: psutil.Process) -> float:
     """User and system time of one process, all its threads."""
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+class Entrance:
+    """Keeps jobs out of a full engine until a group of its slots is free; a group of 0 keeps nobody out."""
+
+    def __init__(self, slots: int, group: int) -> None:
+        self._slots = slots
+        self._group = group
+        self._inside = 0
+        self._is_gathering = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for a slot, and for the group's others."""
+        if self._group:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            self._let_in()
+            await turn
+
+    def leave(self) -> None:
+        """A slot is free."""
+        if self._group:
+            self._inside -= 1
+            self._let_in()
+
+    def _let_in(self) -> None:
+        free = self._slots - self._inside
+        if self._is_gathering and free < self._group:
+            return
+        while self._waiting and self._inside < self._slots:
+            self._inside += 1
+            self._waiting.popleft().set_result(None)
+        self._is_gathering = self._inside == self._slots
 
 
 class Load:
@@ -98,12 +144,13 @@ class Load:
     async def run(self) -> tuple[Reading, Reading]:
         """The counters at both ends of the measured time."""
         slots = self._llm.vllm_config.scheduler_config.max_num_seqs
+        self._entrance = Entrance(slots, self._phase.refill_group)
         await asyncio.sleep(self._phase.start_at - time.monotonic())
         lanes = [asyncio.create_task(self._lane()) for _ in range(int(slots * WINDOW_PER_SLOT))]
         await asyncio.sleep(self._phase.ramp_seconds)
-        first = Reading.now()
+        first = Reading.now(slots)
         await asyncio.sleep(self._phase.measured_seconds)
-        last = Reading.now()
+        last = Reading.now(slots)
         broken = [lane.exception() for lane in lanes if lane.done()]
         for lane in lanes:
             lane.cancel()  # vLLM takes a cancelled consumer for an abort
@@ -119,14 +166,19 @@ class Load:
             prompt = await rendered(self._llm, request)
             params = sampling_params(request)
             params.output_kind = self._output_kind
+            await self._entrance.enter()
             async for _ in self._llm.generate(prompt, params, f"{self._phase.number}-{self._sent}"):
                 pass
+            self._entrance.leave()
 
     def _request(self) -> GenerationRequest:
-        ids = tuple(self._draw.choices(range(*TOKEN_IDS), k=self._draw.randint(*self._phase.prompt_tokens)))
+        size = self._draw.randint(*self._phase.prompt_tokens)
         sampling = SamplingOptions(
             temperature=0.0, ignore_eos=True, max_tokens=self._draw.randint(*self._phase.output_tokens)
         )
+        if self._phase.as_text:
+            return GenerationRequest(model="m", prompt=" ".join(self._draw.choices(WORDS, k=size)), sampling=sampling)
+        ids = tuple(self._draw.choices(range(*TOKEN_IDS), k=size))
         return GenerationRequest(model="m", prompt_token_ids=ids, sampling=sampling)
 
 
@@ -136,6 +188,8 @@ def measured(first: Reading, last: Reading) -> dict[str, Any]:
     return {
         "tokens_per_second": round((last.generated_tokens - first.generated_tokens) / seconds),
         "preemptions": int(last.preemptions - first.preemptions),
+        "steps_per_second": round((last.steps - first.steps) / seconds, 1),
+        "steps_with_prompts": round(1 - (last.small_steps - first.small_steps) / (last.steps - first.steps), 3),
         "front_end_cores": round((last.front_end_cpu_seconds - first.front_end_cpu_seconds) / seconds, 2),
         "engine_core_cores": round((last.core_cpu_seconds - first.core_cpu_seconds) / seconds, 2),
         "core_threads": [child.num_threads() for child in psutil.Process().children(recursive=True)],

@@ -5,14 +5,16 @@
 Starts as many engines as the largest number asked for, each with its share of the memory, then lets 1, 2, 3 … of them
 work at the same time over fresh random prompts and measures tokens/s, CPU time per process and how busy the GPU was.
 ``--environments`` repeats it: ``default`` (as vLLM comes) and ``omp1`` (``OMP_NUM_THREADS=1``). ``--extras`` adds to
-each number of engines a phase ``pinned`` (each on cores of its own) or ``stream`` (an output per token). Prompts are
-token ids, so no tokenizer is at work. Works on the CPU build with ``--shape tiny``.
+each number of engines a phase ``pinned`` (each on cores of its own), ``stream`` (an output per token) or ``refill-16``
+(a full engine gets its next jobs once 16 of its slots are free, and not one by one). Prompts are token ids, so no
+tokenizer is at work; with ``--text`` they are words. Works on the CPU build with ``--shape tiny``.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,9 +51,11 @@ class Plan:
     extras: tuple[str, ...]
     ramp_seconds: float
     measured_seconds: float
+    as_text: bool
     prompt_tokens: tuple[int, int]
     output_tokens: tuple[int, int]
     max_num_seqs: int
+    engine_options: dict[str, Any]
 
     @property
     def most(self) -> int:
@@ -60,7 +64,7 @@ class Plan:
 
     def options(self, shape_options: dict[str, Any], memory_bytes: int | None) -> dict[str, Any]:
         """Engine options of each of the engines; the KV cache is explicit, so that they may start at the same time."""
-        options = shape_options | {"max_num_seqs": self.max_num_seqs, "max_model_len": 2048}
+        options = shape_options | {"max_num_seqs": self.max_num_seqs, "max_model_len": 2048} | self.engine_options
         if memory_bytes is None:
             return options
         share_bytes = int(memory_bytes * TOTAL_SHARE / self.most)
@@ -162,6 +166,8 @@ def measure(plan: Plan, engines: list[EngineProcess], count: int, kind: str) -> 
         ramp_seconds=plan.ramp_seconds,
         measured_seconds=plan.measured_seconds,
         streams=kind == "stream",
+        refill_group=int(kind.removeprefix("refill-")) if kind.startswith("refill-") else 0,
+        as_text=plan.as_text,
         prompt_tokens=plan.prompt_tokens,
         output_tokens=plan.output_tokens,
     )
@@ -191,13 +197,22 @@ def measure_all(plan: Plan, environment: str) -> dict[str, Any]:
     return {"environment": environment, "ready": ready, "phases": phases}
 
 
+def extra(word: str) -> str:
+    """A kind of phase beside the plain one."""
+    if not re.fullmatch(r"pinned|stream|refill-\d+", word):
+        raise argparse.ArgumentTypeError(f"{word!r} is none of pinned, stream and refill-JOBS")
+    return word
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("tiny", "0.6b", "8b"), default="tiny")
     parser.add_argument("--engines", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--environments", choices=list(ENVIRONMENTS), nargs="+", default=list(ENVIRONMENTS))
-    parser.add_argument("--extras", choices=("pinned", "stream"), nargs="*", default=[])
+    parser.add_argument("--extras", type=extra, nargs="*", default=[])
+    parser.add_argument("--text", action="store_true")
+    parser.add_argument("--engine-options", type=json.loads, default={})
     parser.add_argument("--ramp-seconds", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--prompt-tokens", type=int, nargs=2, default=[50, 300])
@@ -211,9 +226,11 @@ def main() -> None:
         extras=tuple(given.extras),
         ramp_seconds=given.ramp_seconds,
         measured_seconds=given.seconds,
+        as_text=given.text,
         prompt_tokens=tuple(given.prompt_tokens),
         output_tokens=tuple(given.output_tokens),
         max_num_seqs=given.max_num_seqs,
+        engine_options=given.engine_options,
     )
     report = {"hardware": hardware(), "plan": dataclasses.asdict(plan), "runs": []}
     for environment in given.environments:

@@ -146,6 +146,11 @@ class WorkerSettings(SettingsGroup):
     concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
     """Jobs that wait inside the engine, as a share of `max_num_seqs`, so that a free slot is refilled at once; more
     than 0.10 would hoard jobs that another worker could run."""
+    refill_jobs: int = Field(default=0, ge=0, le=1024)
+    """Jobs that enter a nearly full engine together: a step that begins jobs costs it more than one that only
+    continues them. At most a quarter of its sequences; 0: a sixteenth of them; 1: each job at once."""
+    refill_max_wait_ms: int = Field(default=200, ge=0, le=60_000)
+    """Milliseconds that the first of these jobs waits for the others; 0: not at all. Interactive jobs never wait."""
     interactive_reserve: int = Field(default=4, ge=0, le=1024)
     """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
     end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on

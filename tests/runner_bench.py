@@ -29,6 +29,7 @@ class HeldEngine(Engine):
 
     def __init__(self) -> None:
         self.arrived: list[str] = []
+        self.patience_seconds: list[float] = []
         self.freed: list[str] = []
         self.released = asyncio.Event()
         self.is_dead = False
@@ -40,6 +41,7 @@ class HeldEngine(Engine):
         """One word, when the test lets go; the warm-up is not held."""
         if attempt.attempt_id != "warm-up":
             self.arrived.append(attempt.attempt_id)
+            self.patience_seconds.append(attempt.patience_seconds)
             try:
                 await self.released.wait()
             finally:
@@ -155,7 +157,14 @@ def running(
     max_jobs: int = 4, max_wait_seconds: float = 0.0, *, seats: int = NO_BOUND, reserved_seats: int = 0
 ) -> Iterator[Bench]:
     """A bench whose engine runs."""
-    bench = Bench(BatchLimits(max_jobs, max_wait_seconds, seats, reserved_seats))
+    with running_within(BatchLimits(max_jobs, max_wait_seconds, seats, reserved_seats)) as bench:
+        yield bench
+
+
+@contextmanager
+def running_within(limits: BatchLimits) -> Iterator[Bench]:
+    """A bench with these limits, whose engine runs."""
+    bench = Bench(limits)
     bench.host.start("m")
     try:
         yield bench

@@ -54,7 +54,7 @@ def main() -> int:
         host.start(settings.model.served_as)
         capacity = host.engine.capacity()
         _say(answers, Ready(capacity.max_num_seqs, capacity.max_model_len, capacity.kv_cache_tokens))
-        _serve(host, settings.model.served_as, answers)
+        _serve(host, settings, answers)
     except EngineError as error:
         _say(answers, Failure(str(error), is_final=isinstance(error, EngineOptionsInvalid)))
         return EXIT_ENGINE
@@ -63,11 +63,12 @@ def main() -> int:
     return EXIT_OK
 
 
-def _serve(host: EngineHost, model: str, answers: TextIO) -> None:
-    mix = JobMix(model, host.engine.capacity().max_model_len, host.bytes_per_token)
+def _serve(host: EngineHost, settings: Settings, answers: TextIO) -> None:
+    patience_seconds = settings.worker.refill_max_wait_ms / 1000
+    mix = JobMix(settings.model.served_as, host.engine.capacity().max_model_len, host.bytes_per_token)
     for line in sys.stdin:
         phase = Phase(**json.loads(line))
-        load = Load(host.engine, mix, phase)
+        load = Load(host.engine, mix, phase, patience_seconds)
         left_seconds = phase.end_at - time.monotonic() + GRACE_SECONDS
         try:
             _say(answers, Speed(host.run(load.tokens_per_second(), left_seconds)))

@@ -34,7 +34,7 @@ def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
     if settings.engine.kind == "simulated":
         from workers.engine.simulated import SimulatedEngine
 
-        return SimulatedEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
+        return SimulatedEngine(_engine_config(settings, options))
     from workers.engine.vllm_engine import VllmEngine
 
     options = VLLM_DEFAULTS | options
@@ -43,7 +43,11 @@ def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
         options = gpu_share(options, engines_on_device, gpu_memory_bytes(gpu))
     else:
         options = _options_on_cpu(options, engines_on_device)
-    return VllmEngine(EngineConfig(settings.model.name, settings.model.served_as, options))
+    return VllmEngine(_engine_config(settings, options))
+
+
+def _engine_config(settings: Settings, options: Mapping[str, Any]) -> EngineConfig:
+    return EngineConfig(settings.model.name, settings.model.served_as, options, settings.worker.refill_jobs)
 
 
 def _options_on_cpu(options: dict[str, Any], engines: int) -> dict[str, Any]:
@@ -127,5 +131,12 @@ def consumption(settings: Settings, worker: str, engine: Engine) -> Consumption:
 def batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
     """How the pool fills the engine."""
     worker = settings.worker
-    seats, reserved = engine.capacity().max_num_seqs, reserved_slots(settings, engine)
-    return BatchLimits(worker.batch_max_jobs, worker.batch_max_wait_ms / 1000, seats, reserved)
+    capacity = engine.capacity()
+    return BatchLimits(
+        max_jobs=worker.batch_max_jobs,
+        max_wait_seconds=worker.batch_max_wait_ms / 1000,
+        seats=capacity.max_num_seqs,
+        reserved_seats=reserved_slots(settings, engine),
+        refill_jobs=capacity.refill_jobs,
+        refill_max_wait_seconds=worker.refill_max_wait_ms / 1000,
+    )

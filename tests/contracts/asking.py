@@ -8,6 +8,8 @@ from producer.contract import GenerationRequest, SamplingOptions
 from workers.engine.base import ChoiceIncrement, Engine, EngineRequest, Increment
 
 ATTEMPTS: Final = itertools.count(1)
+GROUP: Final = 2
+"""Patient requests that begin together, in the engines that these tests share."""
 
 ENDLESS: Final[dict[str, Any]] = {"max_tokens": 400, "ignore_eos": True, "temperature": 0.0}
 """Sampling options of a job that is still running when a test looks at it."""
@@ -24,9 +26,9 @@ def streamed(wanted: GenerationRequest) -> GenerationRequest:
     return wanted.model_copy(update={"stream": True})
 
 
-def attempt(wanted: GenerationRequest) -> EngineRequest:
+def attempt(wanted: GenerationRequest, patience_seconds: float = 0.0) -> EngineRequest:
     """A new attempt at this request."""
-    return EngineRequest(f"attempt-{next(ATTEMPTS)}", wanted)
+    return EngineRequest(f"attempt-{next(ATTEMPTS)}", wanted, patience_seconds=patience_seconds)
 
 
 def increments(engine: Engine, wanted: GenerationRequest) -> AsyncGenerator[Increment, None]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
+from tests.contracts.asking import GROUP
 from workers.engine.base import Engine, EngineConfig
 from workers.engine.simulated import SimulatedEngine
 from workers.engine.vllm_engine import VllmEngine
@@ -36,7 +37,7 @@ def vllm_environment() -> Iterator[None]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_engine(tiny_model: Path, vllm_environment: None) -> AsyncIterator[VllmEngine]:  # noqa: ARG001 - set up first
     """A running vLLM with the tiny model, one for the whole session."""
-    engine = VllmEngine(EngineConfig(str(tiny_model), "tiny", VLLM_OPTIONS))
+    engine = VllmEngine(EngineConfig(str(tiny_model), "tiny", VLLM_OPTIONS, refill_jobs=GROUP))
     await engine.start()
     yield engine
     await engine.close()
@@ -45,7 +46,7 @@ async def vllm_engine(tiny_model: Path, vllm_environment: None) -> AsyncIterator
 @pytest_asyncio.fixture(loop_scope="session")
 async def simulated_engine() -> AsyncIterator[SimulatedEngine]:
     """A running simulated engine of this test's own."""
-    engine = SimulatedEngine(EngineConfig("none", "tiny", SHARED_OPTIONS))
+    engine = SimulatedEngine(EngineConfig("none", "tiny", SHARED_OPTIONS, refill_jobs=GROUP))
     await engine.start()
     yield engine
     await engine.close()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def load_of(engine: Engine, max_model_len: int = 512) -> Load:
     """A second's load that begins now."""
     mix = JobMix("tiny", max_model_len, await warm_up(engine, "tiny"))
-    return Load(engine, mix, Phase(time.monotonic(), ramp_seconds=0.2, measured_seconds=0.8))
+    return Load(engine, mix, Phase(time.monotonic(), ramp_seconds=0.2, measured_seconds=0.8), patience_seconds=0.2)
 
 
 async def test_a_load_says_what_the_engine_made_and_leaves_it_free(engine: Engine) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from producer.contract import FailureCode
-from tests.contracts.asking import ENDLESS, answer, attempt, increments, only, request, streamed, whole
+from tests.contracts.asking import ENDLESS, GROUP, answer, attempt, increments, only, request, streamed, whole
 from workers.engine.base import Engine, RequestRejected
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -251,6 +251,38 @@ async def test_more_jobs_than_slots_are_all_answered(engine: Engine) -> None:
     jobs = [request(f"job {number}", max_tokens=number % 5 + 1, ignore_eos=True) for number in range(40)]
     choices = await asyncio.gather(*(answer(engine, wanted) for wanted in jobs))
     assert [choice.token_count for choice in choices] == [number % 5 + 1 for number in range(40)]
+
+
+async def test_patient_attempts_begin_together(engine: Engine) -> None:
+    """A first one waits for a second, or for one without patience, or as long as it said; each is answered as alone."""
+    asked = [request(f"job {number}", max_tokens=3, ignore_eos=True, temperature=0.0) for number in range(2)]
+    alone = [await answer(engine, wanted) for wanted in asked]
+    for others_patience_seconds in (3600.0, 0.0):
+        first = asyncio.create_task(only(engine, attempt(asked[0], 3600.0)))
+        await asyncio.sleep(0.2)
+        assert not first.done()
+        second = only(engine, attempt(asked[1], others_patience_seconds))
+        together = await asyncio.wait_for(asyncio.gather(first, second), 30.0)
+        assert [increment.choices[0] for increment in together] == alone
+    unaccompanied = await asyncio.wait_for(only(engine, attempt(asked[0], 0.1)), 30.0)
+    assert unaccompanied.choices[0] == alone[0]
+    assert engine.capacity().refill_jobs == GROUP
+
+
+async def test_an_abort_reaches_an_attempt_that_waits_for_others(engine: Engine) -> None:
+    """It ends as aborted, without a token; who is cancelled there leaves nothing behind."""
+    one = attempt(request("never begins", **ENDLESS), 3600.0)
+    task = asyncio.create_task(only(engine, one))
+    await asyncio.sleep(0.2)
+    await engine.abort(one.attempt_id)
+    choice = (await asyncio.wait_for(task, 30.0)).choices[0]
+    assert (choice.finish_reason, choice.token_count) == ("abort", 0)
+    cancelled = asyncio.create_task(only(engine, attempt(request("gone", **ENDLESS), 3600.0)))
+    await asyncio.sleep(0.2)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert (await answer(engine, request("short", max_tokens=3, ignore_eos=True))).token_count == 3
 
 
 async def test_a_running_engine_is_healthy_and_knows_its_size(engine: Engine) -> None:

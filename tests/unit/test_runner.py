@@ -8,9 +8,10 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from producer.contract import GenerationResult
-from tests.runner_bench import NEVER_SECONDS, SOON_SECONDS, running
+from tests.runner_bench import NEVER_SECONDS, SOON_SECONDS, running, running_within
 from tests.waiting import eventually
 from workers.pool.job import TimeLimits
+from workers.pool.runner import BatchLimits
 
 
 def test_a_drain_takes_at_most_max_jobs() -> None:
@@ -210,3 +211,19 @@ def test_urgent_jobs_take_a_free_seat_before_others_that_wait() -> None:
         eventually(lambda: bench.engine.arrived == ["first", "urgent"], what="the urgent one runs")
         bench.release()
         eventually(lambda: len(bench.outcomes) == 2, what="both are answered")
+
+
+def test_jobs_are_patient_in_an_engine_that_is_nearly_full() -> None:
+    """Those that take the last group's seats may wait for each other; the others begin at once, urgent ones always."""
+    limits = BatchLimits(10, 0.0, seats=7, reserved_seats=1, refill_jobs=2, refill_max_wait_seconds=0.2)
+    with running_within(limits) as bench:
+        for number in range(6):
+            bench.runner.offer(bench.job(f"batch {number}"))
+        eventually(lambda: len(bench.engine.arrived) == 6, what="all common seats are taken")
+        bench.runner.offer(bench.job("urgent", queue_priority=0))
+        eventually(lambda: len(bench.engine.arrived) == 7, what="every seat is taken")
+        patience = dict(zip(bench.engine.arrived, bench.engine.patience_seconds, strict=True))
+        assert [patience.pop(f"batch {number}") for number in range(6)] == [0, 0, 0, 0, 0.2, 0.2]
+        assert patience == {"urgent": 0}
+        bench.release()
+        eventually(lambda: len(bench.outcomes) == 7, what="all are answered")

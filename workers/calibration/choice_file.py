@@ -27,6 +27,8 @@ class Subject(Record):
     """SHA-256 of the model folder's ``config.json``; empty for a name of the model hub."""
     options: Mapping[str, Any]
     """Engine options, without secrets."""
+    refill_jobs: int
+    refill_max_wait_ms: int
     vllm_version: str
     device: str
     """The GPU's name, or the CPU."""

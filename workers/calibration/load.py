@@ -13,8 +13,6 @@ from producer.contract import GenerationRequest, SamplingOptions
 from workers.engine.base import Engine, EngineRequest
 from workers.engine.warm_up import PARAGRAPH
 
-WINDOW_PER_SLOT: Final = 1.25
-"""Jobs in flight per slot of the engine, so that a slot that frees finds the next job waiting inside."""
 PROMPT_TOKENS: Final = (50, 300)
 OUTPUT_TOKENS: Final = (32, 512)
 PROMPT_SHARE: Final = 4
@@ -63,10 +61,11 @@ class JobMix:
 
 
 class Load:
-    """One phase on one engine."""
+    """One phase on one engine, as full as a worker keeps it: a job per sequence, the next ones in groups."""
 
-    def __init__(self, engine: Engine, mix: JobMix, phase: Phase) -> None:
+    def __init__(self, engine: Engine, mix: JobMix, phase: Phase, patience_seconds: float) -> None:
         self._engine = engine
+        self._patience_seconds = patience_seconds
         self._phase = phase
         self._name = f"calibration-{os.getpid()}-{phase.start_at}"
         self._jobs = mix.jobs(self._name)
@@ -80,7 +79,7 @@ class Load:
             EngineError: a job failed; no figure comes of an engine that does not answer.
         """
         await asyncio.sleep(self._phase.start_at - time.monotonic())
-        count = int(self._engine.capacity().max_num_seqs * WINDOW_PER_SLOT)
+        count = self._engine.capacity().max_num_seqs
         lanes = [asyncio.create_task(self._lane((number + 1) / count)) for number in range(count)]
         try:
             await _unless_one_fails(lanes, self._phase.ramp_seconds)
@@ -102,18 +101,20 @@ class Load:
         Raises:
             EngineError: one failed.
         """
-        share = first_share
+        share, patience_seconds = first_share, 0.0
         while True:
             job = next(self._jobs)
             sampling = job.sampling.model_copy(
                 update={"max_tokens": max(1, int((job.sampling.max_tokens or 1) * share))}
             )
             attempt = EngineRequest(
-                f"{self._name}-{next(self._numbers)}", job.model_copy(update={"sampling": sampling})
+                f"{self._name}-{next(self._numbers)}",
+                job.model_copy(update={"sampling": sampling}),
+                patience_seconds=patience_seconds,
             )
             async for increment in self._engine.generate(attempt):
                 self._answered_tokens += sum(choice.token_count for choice in increment.choices)
-            share = 1.0
+            share, patience_seconds = 1.0, self._patience_seconds
 
 
 async def _unless_one_fails(lanes: Sequence["asyncio.Task[None]"], seconds: float) -> None:

@@ -109,6 +109,8 @@ def _subject(settings: Settings, gpus: Sequence[str]) -> Subject:
         revision=settings.model.revision,
         config_digest=config_digest(settings.model.name),
         options={name: masked(name, value) for name, value in settings.engine.options.items()},
+        refill_jobs=settings.worker.refill_jobs,
+        refill_max_wait_ms=settings.worker.refill_max_wait_ms,
         vllm_version=_vllm_version(),
         device=(gpu_name(gpus[0]) or "a GPU that the driver does not name") if gpus else "CPU",
         device_memory_bytes=gpu_memory_bytes(gpus[0]) if gpus else None,

@@ -64,6 +64,8 @@ class EngineConfig:
     """The name that jobs use."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Engine options under vLLM's own names (``AsyncEngineArgs``), passed through."""
+    refill_jobs: int = 0
+    """Patient requests that enter together; 0: the engine's choice. See :class:`workers.engine.entrance.Entrance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class EngineRequest:
     request: GenerationRequest
     priority: int = 0
     """Scheduling priority, lower first; engines without priority scheduling ignore it."""
+    patience_seconds: float = 0.0
+    """How long it may wait for others to begin with, before the engine begins it; 0: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class Capacity:
     """Tokens whose KV cache fits, over all sequences; None where the engine does not tell."""
     kv_block_tokens: int | None = None
     """Tokens per block of that cache: each sequence takes whole blocks. None where the engine does not tell."""
+    refill_jobs: int = 1
+    """Requests that had best begin together when the engine is nearly full; 1: each as soon as it can."""
 
 
 class Engine(ABC):

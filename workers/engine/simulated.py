@@ -28,6 +28,7 @@ from workers.engine.base import (
     Increment,
     RequestRejected,
 )
+from workers.engine.entrance import Entrance, group_jobs
 from workers.engine.simulated_attempt import Attempt, Slots
 from workers.engine.simulated_core import SimulatedCore
 from workers.engine.simulated_device import SimulatedDevice
@@ -98,6 +99,7 @@ class SimulatedEngine(Engine):
         self._death: str | None = "the engine is not running"
         self._has_died = False
         self._attempts: dict[str, Attempt] = {}
+        self._entrance = Entrance(1)
         self._refused_once: set[tuple[str, ...]] = set()
 
     @property
@@ -109,6 +111,8 @@ class SimulatedEngine(Engine):
         """See :meth:`Engine.start`."""
         self._options = SimulatedOptions.of(self._config)
         self._slots = Slots(self._options.max_num_seqs, self._slot_log())
+        # Groups gain it nothing, so it has none unless told to.
+        self._entrance = Entrance(group_jobs(self._config.refill_jobs or 1, self._options.max_num_seqs))
         await asyncio.sleep(self._options.start_seconds)
         if self._options.start_fault:
             raise EngineStartFailed("the simulated engine was told to fail (engine option start_fault)")
@@ -137,6 +141,7 @@ class SimulatedEngine(Engine):
     def _stop_all(self) -> None:
         for attempt in self._attempts.values():
             attempt.stop()
+        self._entrance.open()
 
     def _refuse_when_down(self) -> None:
         if self._death is not None:
@@ -147,6 +152,15 @@ class SimulatedEngine(Engine):
         self._refuse_when_down()
         running = self._written(attempt.request)
         self._attempts[attempt.attempt_id] = running
+        try:
+            await self._entrance.enter(attempt.patience_seconds)
+            async with aclosing(self._in_slot(running)) as increments:
+                async for increment in increments:
+                    yield increment
+        finally:
+            del self._attempts[attempt.attempt_id]
+
+    async def _in_slot(self, running: Attempt) -> AsyncGenerator[Increment, None]:
         self._slots.enter(running)
         try:
             await running.turn.wait()
@@ -156,7 +170,6 @@ class SimulatedEngine(Engine):
                     yield increment
         finally:
             self._slots.leave(running)
-            del self._attempts[attempt.attempt_id]
 
     def _written(self, request: GenerationRequest) -> Attempt:
         if request.response_format is not None and request.response_format.type != "text":
@@ -208,6 +221,7 @@ class SimulatedEngine(Engine):
         """See :meth:`Engine.abort`."""
         if attempt_id in self._attempts:
             self._attempts[attempt_id].stop()
+            self._entrance.open()
 
     async def check_health(self) -> None:
         """See :meth:`Engine.check_health`; never answers while the core process is stopped, as a hung one."""
@@ -218,7 +232,12 @@ class SimulatedEngine(Engine):
     def capacity(self) -> Capacity:
         """See :meth:`Engine.capacity`."""
         options = self._options
-        return Capacity(options.max_num_seqs, options.max_model_len, options.kv_cache_tokens)
+        return Capacity(
+            options.max_num_seqs,
+            options.max_model_len,
+            kv_cache_tokens=options.kv_cache_tokens,
+            refill_jobs=self._entrance.group,
+        )
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""

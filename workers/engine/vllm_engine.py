@@ -17,6 +17,7 @@ from workers.engine.base import (
     EngineStartFailed,
     Increment,
 )
+from workers.engine.entrance import Entrance, group_jobs
 from workers.engine.vllm_errors import GONE, engine_error
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_launch import Launch
@@ -37,12 +38,15 @@ class VllmEngine(Engine):
         self._llm: AsyncLLM | None = None
         self._attempts: dict[str, bool] = {}
         """Every attempt that is here, and whether it was aborted."""
+        self._entrance = Entrance(1)
 
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
         self._launch = Launch(self._config)
         await asyncio.wrap_future(self._launch.ended)
         self._llm = self._launch.taken()
+        sequences = self._llm.vllm_config.scheduler_config.max_num_seqs
+        self._entrance = Entrance(group_jobs(self._config.refill_jobs, sequences))
         try:
             # vLLM asks the engine once and remembers; afterwards a request enters it without giving way in between.
             await self._llm.get_supported_tasks()
@@ -79,6 +83,7 @@ class VllmEngine(Engine):
         )
         params = sampling_params(request)
         prompt = await rendered(llm, request)
+        await self._entrance.enter(attempt.patience_seconds)
         if self._attempts[attempt.attempt_id]:  # aborted while vLLM did not know it yet
             yield _aborted(request)
             return
@@ -92,6 +97,7 @@ class VllmEngine(Engine):
         """See :meth:`Engine.abort`."""
         if attempt_id in self._attempts:
             self._attempts[attempt_id] = True
+            self._entrance.open()
             if self._llm is not None and not self._llm.errored:
                 await self._llm.abort(attempt_id)
 
@@ -118,6 +124,7 @@ class VllmEngine(Engine):
             max_model_len=config.model_config.max_model_len,
             kv_cache_tokens=kv_cache_tokens(config.cache_config),
             kv_block_tokens=config.cache_config.block_size,
+            refill_jobs=self._entrance.group,
         )
 
     def generated_tokens(self) -> int | None:

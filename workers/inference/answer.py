@@ -39,13 +39,16 @@ class Answerer:
     now: Callable[[], float] = time.time
     """The clock that deadlines are judged by, in seconds since the epoch."""
 
-    async def answer(self, delivery: Delivery) -> Outcome:
-        """The outcome of one delivery. Never raises but for cancellation, so that a job always has an end."""
+    async def answer(self, delivery: Delivery, patience_seconds: float = 0.0) -> Outcome:
+        """The outcome of one delivery. Never raises but for cancellation, so that a job always has an end.
+
+        ``patience_seconds``: how long it may wait in the engine for others to begin with.
+        """
         request: GenerationRequest | None = None
         try:
             request = decode(delivery.arguments)
             admit(request, self.served_model_name, self.now())
-            attempt = EngineRequest(delivery.attempt_id, request, priority=delivery.queue_priority)
+            attempt = EngineRequest(delivery.attempt_id, request, delivery.queue_priority, patience_seconds)
             gathered = await generate(self.engine, attempt, remaining_seconds(request, self.now()))
             return record(delivery, request, gathered, worker=self.worker, finished_at=time.time())
         except Exception as error:  # noqa: BLE001 - the one place where every error becomes an outcome

@@ -30,6 +30,10 @@ class BatchLimits:
     """Jobs that the engine runs at once."""
     reserved_seats: int = 0
     """Of those, the ones that are for the most urgent lane alone."""
+    refill_jobs: int = 1
+    """Jobs that had best begin together in an engine that is nearly full."""
+    refill_max_wait_seconds: float = 0.0
+    """How long the first of them waits for the others."""
 
 
 class Runner:
@@ -103,7 +107,7 @@ class Runner:
             if job.is_dead:
                 continue
             taken += 1
-            job.task = self._host.loop.create_task(self._run(job))
+            job.task = self._host.loop.create_task(self._run(job, self._patience_seconds(job)))
             self._running.add(job.task)
             job.task.add_done_callback(self._ended)
         if taken:
@@ -118,7 +122,13 @@ class Runner:
         if self._waiting and (was_full or not self._running):  # an idle engine never waits, nor does a free seat
             self._drain()
 
-    async def _run(self, job: PoolJob) -> None:
+    def _patience_seconds(self, job: PoolJob) -> float:
+        """Urgent jobs have none, nor has anybody while the engine has more free seats than a group takes."""
+        limits = self._limits
+        is_nearly_full = len(self._running) + limits.refill_jobs >= limits.seats - limits.reserved_seats
+        return limits.refill_max_wait_seconds if is_nearly_full and job.delivery.queue_priority else 0.0
+
+    async def _run(self, job: PoolJob, patience_seconds: float) -> None:
         loop, limits = self._host.loop, job.limits
         timers = []
         if limits.soft_seconds:
@@ -127,7 +137,7 @@ class Runner:
             timers.append(loop.call_later(limits.hard_seconds, self._hard_limit_reached, job, limits.hard_seconds))
         outcome: Outcome | Exception
         try:
-            outcome = await self._answerer.answer(job.delivery)
+            outcome = await self._answerer.answer(job.delivery, patience_seconds)
         except asyncio.CancelledError:
             if job.is_dead:
                 return

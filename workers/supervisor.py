@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.1
 OVERRIDES_VARIABLE: Final = "FLEET_COMMAND_LINE_SETTINGS"
 """The supervisor's command-line settings, as one JSON object, for its worker processes."""
+ALL_READY: Final = "every worker takes jobs"
+"""The supervisor's log says this, once."""
 STOP_GRACE_SECONDS: Final = 15.0
 """Beyond the drain budget: recording the last results, closing the engine."""
 MAX_DOUBLINGS: Final = 30
@@ -84,6 +86,7 @@ class Supervisor:
     _signals: int = field(default=0, init=False)
     _is_hurried: bool = field(default=False, init=False)
     _exit_code: int = field(default=0, init=False)
+    _has_told_ready: bool = field(default=False, init=False)
 
     def run(self) -> int:
         """Keep the workers running until SIGTERM, SIGINT or SIGQUIT, or until one cannot be started.
@@ -97,9 +100,16 @@ class Supervisor:
         while not self._signals:
             for child in self._children:
                 self._look_after(child)
+            self._tell_when_all_are_ready()
             time.sleep(POLL_SECONDS)
         self._stop_all()
         return self._exit_code
+
+    def _tell_when_all_are_ready(self) -> None:
+        """Once: engines that share a GPU start one after another, so the first may work long before the last."""
+        if not self._has_told_ready and all(child.is_ready for child in self._children):
+            self._has_told_ready = True
+            log.info("%s (%d)", ALL_READY, len(self._children), extra={"action": "workers_ready"})
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._is_hurried = self._is_hurried or number == signal.SIGQUIT or self._signals > 0

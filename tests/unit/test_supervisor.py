@@ -15,7 +15,7 @@ import pytest
 
 from tests.waiting import eventually
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
-from workers.supervisor import RestartPolicy
+from workers.supervisor import ALL_READY, RestartPolicy
 
 CHILD = """
 import os, pathlib, signal, sys, time
@@ -47,10 +47,11 @@ wait for the file ``go-SLOT``: ``waits`` and then serves, ``stalls:N`` and then 
 then ends. The plans of several slots are separated by a bar."""
 
 SUPERVISOR = """
-import json, os, sys
+import json, logging, os, sys
 from workers.placement import Slot
 from workers.supervisor import RestartPolicy, Supervisor
 given = json.loads(sys.argv[1])
+logging.basicConfig(filename=given["folder"] + "/log", level=logging.INFO)
 sys.exit(Supervisor(
     command=given["command"],
     slots=[Slot(index, tuple(gpus)) for index, gpus in enumerate(given["gpus"])],
@@ -146,6 +147,15 @@ def test_a_worker_that_never_became_ready_ends_the_supervisor_with_its_code(tmp_
     with Supervised(tmp_path, f"fails:{code}") as supervised:
         assert supervised.exit_code() == code
         assert len(supervised.starts()) == 1
+
+
+def test_the_log_says_when_the_last_worker_of_a_gpu_takes_jobs(tmp_path: Path) -> None:
+    """The first may work long before: one starts after the other."""
+    with Supervised(tmp_path, "serves|waits", gpus=[("0",), ("0",)]) as supervised:
+        eventually(lambda: supervised.is_ready(0) and supervised.starts(1), what="the second starts")
+        assert ALL_READY not in (tmp_path / "log").read_text()
+        supervised.go(1)
+        eventually(lambda: f"{ALL_READY} (2)" in (tmp_path / "log").read_text(), what="the log says so")
 
 
 def test_wrong_settings_are_never_tried_again(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from workers.bench.engines.base import request_of
 from workers.bench.load import BenchJob, Load, due
 from workers.bench.records import JobRecord, PassRecord
 from workers.bench.target import EngineTarget
-from workers.local.stack import free_port, page_is_ok
+from workers.local.stack import free_port
+from workers.supervisor import ALL_READY
 
 ONE_AT_A_TIME: Final = 1
 DRAINED_POLL_SECONDS: Final = 0.1
@@ -67,8 +68,8 @@ class FleetDriver(QueueDriver):
         self._supervisor.wait_until(self._every_worker_is_ready)
 
     def _every_worker_is_ready(self) -> bool:
-        ports = range(self._metrics_port, self._metrics_port + max(1, len(self.workers())))
-        return all(page_is_ok(f"http://{METRICS_HOST}:{port}/ready") for port in ports)
+        # Not by the processes that there are: engines of one GPU start one after another.
+        return ALL_READY in self._supervisor.log.read_text(errors="replace")
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes: the supervisor has no other children."""

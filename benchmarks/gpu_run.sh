@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # The fleet beside what it is measured against, on one GPU: benchmarks/gpu_run.sh FOLDER [PART...]
 #
-# PART is 0.6b, 8b (both without any), tiny (a rehearsal on a CPU), or host (what needs no GPU: overhead, enqueue,
-# latency). One JSON file per part comes into FOLDER, and what was printed beside it.
+# PART is 0.6b, 8b (both without any), mixed-0.6b or mixed-8b (interactive jobs under a flood), calibrate (what
+# ENGINES=auto chooses at 0.6b, so that a later 0.6b finds it), tiny (a rehearsal on a CPU), or host (what needs no GPU:
+# overhead, enqueue, latency). One JSON file per part comes into FOLDER, and what was printed beside it.
 #
-#   PYTHON   an interpreter with vLLM and this project's dependencies; the project itself is taken from this folder
-#   REPEATS  counted passes (1: both shapes within 9 minutes; 3: call it once per shape)
-#   DRIVERS  other drivers than the usual ones
-#   ENGINES  engines per GPU of the second fleet row at 0.6b: a number, or auto
+#   PYTHON    an interpreter with vLLM and this project's dependencies; the project itself is taken from this folder
+#   REPEATS   counted passes
+#   DRIVERS   other drivers than the usual ones
+#   ENGINES   engines per GPU of the second fleet row at 0.6b: a number, or auto (the default)
+#   TOGETHER  yes (the usual at 0.6b): all drivers are started first, the first alone so that the others find what it
+#             compiled, and take turns; no (at 8b): one after the other has the GPU to itself
 #   BUDGET_SECONDS  for a part; what is complete by then is kept
 #
-# All drivers of a shape are started first, the first alone so that the others find what it compiled, and take turns.
-# So all their engines must fit: each has the same KV cache, large enough for 256 sequences of these jobs.
+# Each engine has the same KV cache, large enough for 256 sequences of these jobs; together, all of them must fit.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && folder=$(cd "$1" && pwd) && shift
 python=${PYTHON:-python3}
@@ -34,47 +36,60 @@ bench() { # part, arguments of fleet bench
   echo "gpu_run: $part took $((SECONDS - began)) s"
 }
 
-has_setting() { # name of a worker setting
-  "$python" -c "import sys; from config.settings import WorkerSettings as w; sys.exit('$1' not in w.model_fields)"
+model_of() { # shape: its folder, the same at each call, since what auto chose holds for that path
+  "$python" -c 'import sys; from pathlib import Path; from workers.bench.shapes import model_folder
+print(model_folder(sys.argv[1], Path(sys.argv[2]))[0])' "$1" "$folder/models"
 }
 
-drivers_of() { # KV cache in bytes; how many engines the second fleet row has, or nothing
-  local row=""
-  if [ -n "$2" ]; then
-    if has_setting engines_per_gpu; then
-      local share=$2
-      [ "$share" != auto ] || share=2
-      row=",fleet:worker.engines_per_gpu=$2;engine.options.kv_cache_memory_bytes=$(($1 * share))"
-    else
-      echo "gpu_run: no row with $2 engines per GPU: this tree has no setting worker.engines_per_gpu" >&2
-    fi
-  fi
-  echo "${DRIVERS:-asyncllm,fleet$row,static-batch,celery-threads}"
+auto_row() { # KV cache of one engine in bytes
+  local share=${ENGINES:-auto}
+  [ "$share" != auto ] || share=2
+  echo "fleet:worker.engines_per_gpu=${ENGINES:-auto};engine.options.kv_cache_memory_bytes=$(($1 * share))"
 }
 
-throughput() { # shape, jobs, KV cache in bytes, engines of the second fleet row
-  bench "$1" throughput --shape "$1" --together --jobs "$2" --repeats "$repeats" \
-    --drivers "$(drivers_of "$3" "$4")" "${sizes[@]}" \
-    --set "engine.options.kv_cache_memory_bytes=$3" --set engine.options.gpu_memory_utilization=0.1 --set worker.interactive_reserve=0
+throughput() { # name of the JSON file, shape, jobs, KV cache in bytes, drivers, further options
+  local part=$1 shape=$2 jobs=$3 kv_bytes=$4 drivers=$5
+  shift 5
+  bench "$part" throughput --model "$(model_of "$shape")" --jobs "$jobs" --repeats "$repeats" --drivers "$drivers" \
+    "${sizes[@]}" $(dtype_of "$shape") --set "engine.options.kv_cache_memory_bytes=$kv_bytes" \
+    --set engine.options.gpu_memory_utilization=0.1 --set worker.interactive_reserve=0 "$@"
 }
 
+mixed() { # shape, batch jobs, KV cache in bytes
+  bench "mixed-$1" mixed --model "$(model_of "$1")" --jobs 300 --batch-jobs "$2" --rate 20 --repeats "$repeats" \
+    --drivers "${DRIVERS:-fleet}" "${sizes[@]}" $(dtype_of "$1") --set "engine.options.kv_cache_memory_bytes=$3"
+}
+
+dtype_of() { # shape
+  [ "$1" != tiny ] || { echo --set engine.options.dtype=float32 --set engine.options.enforce_eager=true; return; }
+  echo --set engine.options.dtype=bfloat16 --set engine.options.load_format=dummy
+}
+
+together() { # the usual
+  [ "${TOGETHER:-$1}" = no ] || echo --together
+}
+
+usual=asyncllm,fleet,static-batch,celery-threads
 [ $# -gt 0 ] || set -- 0.6b 8b
 for part in "$@"; do
   sizes=(--prompt-words 50:300 --output-tokens 32:512
     --set engine.options.max_num_seqs=256 --set engine.options.max_model_len=2048)
   case $part in
-    0.6b) throughput 0.6b "${JOBS:-2048}" $((16 * gib)) "${ENGINES:-2}" ;;
-    8b) throughput 8b "${JOBS:-1024}" $((13 * gib)) "" ;;
+    0.6b) throughput 0.6b 0.6b "${JOBS:-2048}" $((9 * gib)) "${DRIVERS:-$usual,$(auto_row $((9 * gib)))}" $(together yes) ;;
+    8b) throughput 8b 8b "${JOBS:-1024}" $((16 * gib)) "${DRIVERS:-$usual}" $(together no) ;;
+    calibrate) throughput calibrate 0.6b 64 $((9 * gib)) "$(auto_row $((9 * gib)))" --warm-up-jobs 0 ;;
+    mixed-0.6b) mixed 0.6b 3000 $((16 * gib)) ;;
+    mixed-8b) mixed 8b 3000 $((32 * gib)) ;;
     tiny)
       sizes=(--prompt-words 20:60 --output-tokens 16:48 --set engine.options.max_num_seqs=16)
-      throughput tiny "${JOBS:-64}" $((gib / 4)) "${ENGINES:-2}"
+      throughput tiny tiny "${JOBS:-64}" $((gib / 4)) "${DRIVERS:-$usual,$(auto_row $((gib / 4)))}" $(together yes)
       ;;
     host)
       bench overhead overhead --repeats "$repeats"
       bench enqueue enqueue --repeats "$repeats"
       bench latency latency --engine simulated --set engine.options.seconds_per_token=0 --repeats "$repeats"
       ;;
-    *) echo "gpu_run: no part $part: 0.6b, 8b, tiny, host" >&2; status=2 ;;
+    *) echo "gpu_run: no part $part: 0.6b, 8b, mixed-0.6b, mixed-8b, calibrate, tiny, host" >&2; status=2 ;;
   esac
 done
 exit $status

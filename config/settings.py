@@ -148,9 +148,10 @@ class WorkerSettings(SettingsGroup):
     than 0.10 would hoard jobs that another worker could run."""
     refill_jobs: int = Field(default=0, ge=0, le=1024)
     """Jobs that enter a nearly full engine together: a step that begins jobs costs it more than one that only
-    continues them. At most a quarter of its sequences; 0: a sixteenth of them; 1: each job at once."""
-    refill_max_wait_ms: int = Field(default=200, ge=0, le=60_000)
-    """Milliseconds that the first of these jobs waits for the others; 0: not at all. Interactive jobs never wait."""
+    continues them. At most a quarter of its sequences; 0: an eighth of them; 1: each job at once."""
+    refill_max_wait_ms: int = Field(default=500, ge=0, le=60_000)
+    """Milliseconds that the first of these jobs waits for the others; 0: not at all. Interactive jobs never wait, nor
+    does anybody while each job finds a free sequence when it comes."""
     interactive_reserve: int = Field(default=4, ge=0, le=1024)
     """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
     end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on

@@ -90,8 +90,8 @@ async def test_a_group_of_one_never_waits() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "sequences", "group"),
-    [(0, 256, 16), (0, 260, 16), (0, 31, 1), (0, 1, 1), (1, 256, 1), (20, 256, 20), (100, 256, 64), (9, 3, 1)],
+    [(0, 256, 32), (0, 260, 32), (0, 15, 1), (0, 1, 1), (1, 256, 1), (20, 256, 20), (100, 256, 64), (9, 3, 1)],
 )
-def test_a_group_is_a_sixteenth_of_the_sequences_or_what_was_asked_for(asked: int, sequences: int, group: int) -> None:
+def test_a_group_is_an_eighth_of_the_sequences_or_what_was_asked_for(asked: int, sequences: int, group: int) -> None:
     """Never more than a quarter of them."""
     assert group_jobs(asked, sequences) == group

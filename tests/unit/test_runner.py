@@ -213,12 +213,13 @@ def test_urgent_jobs_take_a_free_seat_before_others_that_wait() -> None:
         eventually(lambda: len(bench.outcomes) == 2, what="both are answered")
 
 
-def test_jobs_are_patient_in_an_engine_that_is_nearly_full() -> None:
+def test_jobs_are_patient_in_a_full_engine_for_which_others_wait() -> None:
     """Those that take the last group's seats may wait for each other; the others begin at once, urgent ones always."""
     limits = BatchLimits(10, 0.0, seats=7, reserved_seats=1, refill_jobs=2, refill_max_wait_seconds=0.2)
     with running_within(limits) as bench:
-        for number in range(6):
-            bench.runner.offer(bench.job(f"batch {number}"))
+        with bench.stopped_loop():
+            for number in range(7):
+                bench.runner.offer(bench.job(f"batch {number}"))
         eventually(lambda: len(bench.engine.arrived) == 6, what="all common seats are taken")
         bench.runner.offer(bench.job("urgent", queue_priority=0))
         eventually(lambda: len(bench.engine.arrived) == 7, what="every seat is taken")
@@ -226,4 +227,17 @@ def test_jobs_are_patient_in_an_engine_that_is_nearly_full() -> None:
         assert [patience.pop(f"batch {number}") for number in range(6)] == [0, 0, 0, 0, 0.2, 0.2]
         assert patience == {"urgent": 0}
         bench.release()
-        eventually(lambda: len(bench.outcomes) == 7, what="all are answered")
+        eventually(lambda: len(bench.outcomes) == 8, what="all are answered")
+        assert bench.engine.patience_seconds[-1] == 0.2  # it had to wait for its seat
+
+
+def test_jobs_that_find_a_seat_when_they_come_do_not_wait_for_others() -> None:
+    """However few seats are left."""
+    limits = BatchLimits(10, 0.0, seats=4, refill_jobs=2, refill_max_wait_seconds=NEVER_SECONDS)
+    with running_within(limits) as bench:
+        for number in range(4):
+            bench.runner.offer(bench.job(str(number)))
+        eventually(lambda: len(bench.engine.arrived) == 4, what="every seat is taken")
+        assert bench.engine.patience_seconds == [0, 0, 0, 0]
+        bench.release()
+        eventually(lambda: len(bench.outcomes) == 4, what="all are answered")

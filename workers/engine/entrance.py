@@ -8,8 +8,8 @@ at once, more than half of all steps are of the dear kind; in groups it is one i
 import asyncio
 from typing import Final
 
-SEQUENCES_PER_GROUP: Final = 16
-"""Unless told otherwise a group is one in so many of the engine's sequences: half a group is empty on average, 3 %."""
+SEQUENCES_PER_GROUP: Final = 8
+"""Unless told otherwise a group is one in so many of the engine's sequences: half a group is empty on average, 6 %."""
 SMALLEST_SHARE: Final = 4
 """No group is more than one in so many of the sequences."""
 

@@ -16,6 +16,8 @@ from workers.pool.finisher import Finished
 from workers.pool.job import PoolJob
 
 NO_BOUND: Final = 2**31
+SATURATED_SECONDS: Final = 1.0
+"""Since a job had to wait for a seat: so long the engine counts as having more work than it can begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Runner:
         self._others: deque[PoolJob] = deque()
         self._wake_is_due = False
         self._running: set[asyncio.Task[None]] = set()
+        self._saturated_until = 0.0
+        """On the loop's clock."""
 
     def offer(self, job: PoolJob) -> None:
         """Queue a job for the next drain; called on the hub's thread."""
@@ -103,6 +107,7 @@ class Runner:
     def _drain(self) -> None:
         self._wake_is_due = False
         taken = 0
+        self._note_whether_saturated()
         while taken < self._limits.max_jobs and (job := self._next()) is not None:
             if job.is_dead:
                 continue
@@ -118,15 +123,26 @@ class Runner:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         was_full = len(self._running) >= self._limits.seats - self._limits.reserved_seats
+        self._note_whether_saturated()
         self._running.discard(task)
         if self._waiting and (was_full or not self._running):  # an idle engine never waits, nor does a free seat
             self._drain()
 
+    def _note_whether_saturated(self) -> None:
+        common_seats = self._limits.seats - self._limits.reserved_seats
+        if len(self._running) + self._waiting > common_seats:  # somebody waits for a seat, or just did
+            self._saturated_until = self._host.loop.time() + SATURATED_SECONDS
+
     def _patience_seconds(self, job: PoolJob) -> float:
-        """Urgent jobs have none, nor has anybody while the engine has more free seats than a group takes."""
+        """Urgent jobs have none, nor has anybody while the engine has more free seats than a group takes.
+
+        Neither while each job finds a free seat when it comes: where nobody waits for a seat, waiting gains nothing.
+        """
         limits = self._limits
         is_nearly_full = len(self._running) + limits.refill_jobs >= limits.seats - limits.reserved_seats
-        return limits.refill_max_wait_seconds if is_nearly_full and job.delivery.queue_priority else 0.0
+        is_saturated = self._host.loop.time() < self._saturated_until
+        is_patient = is_nearly_full and is_saturated and bool(job.delivery.queue_priority)
+        return limits.refill_max_wait_seconds if is_patient else 0.0
 
     async def _run(self, job: PoolJob, patience_seconds: float) -> None:
         loop, limits = self._host.loop, job.limits

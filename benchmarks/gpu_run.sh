@@ -11,11 +11,13 @@
 #   ENGINES   engines per GPU of the second fleet row at 0.6b: a number, or auto (the default)
 #   TOGETHER  yes (the usual at 0.6b): all drivers are started first, the first alone so that the others find what it
 #             compiled, and take turns; no (at 8b): one after the other has the GPU to itself
+#   KV_GIB    KV cache of each engine, 16 unless told otherwise; together, all engines must fit
 #   BUDGET_SECONDS  for a part; what is complete by then is kept
 #
-# Each engine has the same KV cache, large enough for 256 sequences of these jobs; together, all of them must fit.
+# 16 GiB hold 256 sequences of these jobs at both shapes; with less the fleet runs fewer at once. Six engines of 0.6b
+# take 114 GB like that: on a smaller GPU say TOGETHER=no.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && folder=$(cd "$1" && pwd) && shift
 python=${PYTHON:-python3}
@@ -24,6 +26,7 @@ budget=${BUDGET_SECONDS:-500}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" COLUMNS=200 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 cli='import typer; from workers.commands import bench; app = typer.Typer(); bench.register(app); app()'
 gib=$((1024 * 1024 * 1024))
+kv=$((${KV_GIB:-16} * gib))
 status=0
 
 bench() { # part, arguments of fleet bench
@@ -75,11 +78,11 @@ for part in "$@"; do
   sizes=(--prompt-words 50:300 --output-tokens 32:512
     --set engine.options.max_num_seqs=256 --set engine.options.max_model_len=2048)
   case $part in
-    0.6b) throughput 0.6b 0.6b "${JOBS:-2048}" $((9 * gib)) "${DRIVERS:-$usual,$(auto_row $((9 * gib)))}" $(together yes) ;;
-    8b) throughput 8b 8b "${JOBS:-1024}" $((16 * gib)) "${DRIVERS:-$usual}" $(together no) ;;
-    calibrate) throughput calibrate 0.6b 64 $((9 * gib)) "$(auto_row $((9 * gib)))" --warm-up-jobs 0 ;;
-    mixed-0.6b) mixed 0.6b 3000 $((16 * gib)) ;;
-    mixed-8b) mixed 8b 3000 $((32 * gib)) ;;
+    0.6b) throughput 0.6b 0.6b "${JOBS:-2048}" $kv "${DRIVERS:-$usual,$(auto_row $kv)}" $(together yes) ;;
+    8b) throughput 8b 8b "${JOBS:-1024}" $kv "${DRIVERS:-$usual}" $(together no) ;;
+    calibrate) throughput calibrate 0.6b 64 $kv "$(auto_row $kv)" --warm-up-jobs 0 ;;
+    mixed-0.6b) mixed 0.6b 3000 $kv ;;
+    mixed-8b) mixed 8b 3000 $kv ;;
     tiny)
       sizes=(--prompt-words 20:60 --output-tokens 16:48 --set engine.options.max_num_seqs=16)
       throughput tiny tiny "${JOBS:-64}" $((gib / 4)) "${DRIVERS:-$usual,$(auto_row $((gib / 4)))}" $(together yes)

@@ -11,7 +11,6 @@ import random
 import sys
 import tempfile
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -21,6 +20,7 @@ import psutil
 from producer import GenerationRequest, SamplingOptions
 from workers.bench.load import WORDS
 from workers.engine.base import EngineConfig
+from workers.engine.entrance import Entrance
 from workers.engine.vllm_launch import launch
 from workers.engine.vllm_requests import rendered, sampling_params
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 WINDOW_PER_SLOT: Final = 1.25
 """Jobs in flight per engine slot, so that a slot that frees finds the next job waiting inside the engine."""
+PATIENCE_SECONDS: Final = 60.0
+"""Longer than any phase: a group enters when it is complete."""
 TOKEN_IDS: Final = (3, 250)
 """Ids that every shape's vocabulary has and that end nothing."""
 
@@ -95,40 +97,6 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-class Entrance:
-    """Keeps jobs out of a full engine until a group of its slots is free; a group of 0 keeps nobody out."""
-
-    def __init__(self, slots: int, group: int) -> None:
-        self._slots = slots
-        self._group = group
-        self._inside = 0
-        self._is_gathering = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        """Wait for a slot, and for the group's others."""
-        if self._group:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            self._let_in()
-            await turn
-
-    def leave(self) -> None:
-        """A slot is free."""
-        if self._group:
-            self._inside -= 1
-            self._let_in()
-
-    def _let_in(self) -> None:
-        free = self._slots - self._inside
-        if self._is_gathering and free < self._group:
-            return
-        while self._waiting and self._inside < self._slots:
-            self._inside += 1
-            self._waiting.popleft().set_result(None)
-        self._is_gathering = self._inside == self._slots
-
-
 class Load:
     """A closed loop over one engine."""
 
@@ -144,9 +112,10 @@ class Load:
     async def run(self) -> tuple[Reading, Reading]:
         """The counters at both ends of the measured time."""
         slots = self._llm.vllm_config.scheduler_config.max_num_seqs
-        self._entrance = Entrance(slots, self._phase.refill_group)
         await asyncio.sleep(self._phase.start_at - time.monotonic())
-        lanes = [asyncio.create_task(self._lane()) for _ in range(int(slots * WINDOW_PER_SLOT))]
+        count, group = int(slots * WINDOW_PER_SLOT), self._phase.refill_group
+        seats, entrance = asyncio.Semaphore(slots if group else count), Entrance(max(1, group))
+        lanes = [asyncio.create_task(self._lane(seats, entrance)) for _ in range(count)]
         await asyncio.sleep(self._phase.ramp_seconds)
         first = Reading.now(slots)
         await asyncio.sleep(self._phase.measured_seconds)
@@ -159,17 +128,17 @@ class Load:
             raise RuntimeError(f"{len(broken)} of {len(lanes)} loops ended early: {broken[0]!r}") from broken[0]
         return first, last
 
-    async def _lane(self) -> None:
+    async def _lane(self, seats: asyncio.Semaphore, entrance: Entrance) -> None:
         while True:
             request = self._request()
             self._sent += 1
             prompt = await rendered(self._llm, request)
             params = sampling_params(request)
             params.output_kind = self._output_kind
-            await self._entrance.enter()
-            async for _ in self._llm.generate(prompt, params, f"{self._phase.number}-{self._sent}"):
-                pass
-            self._entrance.leave()
+            async with seats:
+                await entrance.enter(PATIENCE_SECONDS)
+                async for _ in self._llm.generate(prompt, params, f"{self._phase.number}-{self._sent}"):
+                    pass
 
     def _request(self) -> GenerationRequest:
         size = self._draw.randint(*self._phase.prompt_tokens)

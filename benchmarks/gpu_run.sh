@@ -39,9 +39,12 @@ bench() { # part, arguments of fleet bench
   echo "gpu_run: $part took $((SECONDS - began)) s"
 }
 
-model_of() { # shape: its folder, the same at each call, since what auto chose holds for that path
+model_of() { # shape: --model and the options that load it; the same folder at each call, since what auto chose is kept
+  # for that path
   "$python" -c 'import sys; from pathlib import Path; from workers.bench.shapes import model_folder
-print(model_folder(sys.argv[1], Path(sys.argv[2]))[0])' "$1" "$folder/models"
+folder, options = model_folder(sys.argv[1], Path(sys.argv[2]))
+print("--model", folder, *(f"--set engine.options.{name}={value}" for name, value in options.items()))' \
+    "$1" "$folder/models"
 }
 
 auto_row() { # KV cache of one engine in bytes
@@ -53,19 +56,14 @@ auto_row() { # KV cache of one engine in bytes
 throughput() { # name of the JSON file, shape, jobs, KV cache in bytes, drivers, further options
   local part=$1 shape=$2 jobs=$3 kv_bytes=$4 drivers=$5
   shift 5
-  bench "$part" throughput --model "$(model_of "$shape")" --jobs "$jobs" --repeats "$repeats" --drivers "$drivers" \
-    "${sizes[@]}" $(dtype_of "$shape") --set "engine.options.kv_cache_memory_bytes=$kv_bytes" \
+  bench "$part" throughput $(model_of "$shape") --jobs "$jobs" --repeats "$repeats" --drivers "$drivers" \
+    "${sizes[@]}" --set "engine.options.kv_cache_memory_bytes=$kv_bytes" \
     --set engine.options.gpu_memory_utilization=0.1 --set worker.interactive_reserve=0 "$@"
 }
 
 mixed() { # shape, batch jobs, KV cache in bytes
-  bench "mixed-$1" mixed --model "$(model_of "$1")" --jobs 300 --batch-jobs "$2" --rate 20 --repeats "$repeats" \
-    --drivers "${DRIVERS:-fleet}" "${sizes[@]}" $(dtype_of "$1") --set "engine.options.kv_cache_memory_bytes=$3"
-}
-
-dtype_of() { # shape
-  [ "$1" != tiny ] || { echo --set engine.options.dtype=float32 --set engine.options.enforce_eager=true; return; }
-  echo --set engine.options.dtype=bfloat16 --set engine.options.load_format=dummy
+  bench "mixed-$1" mixed $(model_of "$1") --jobs 300 --batch-jobs "$2" --rate 20 --repeats "$repeats" \
+    --drivers "${DRIVERS:-fleet}" "${sizes[@]}" --set "engine.options.kv_cache_memory_bytes=$3"
 }
 
 together() { # the usual

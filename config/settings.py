@@ -144,8 +144,8 @@ class WorkerSettings(SettingsGroup):
     concurrency: int = Field(default=0, ge=0, le=100_000)
     """Most jobs inside the worker; 0: the engine's `max_num_seqs` plus the headroom."""
     concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
-    """Jobs that wait inside the engine, as a share of `max_num_seqs`, so that a free slot is refilled at once; more
-    than 0.10 would hoard jobs that another worker could run."""
+    """Jobs that wait in the worker, as a share of `max_num_seqs`, so that a free sequence finds its next job there;
+    more than 0.10 would hoard jobs that another worker could run."""
     refill_jobs: int = Field(default=0, ge=0, le=1024)
     """Jobs that enter a nearly full engine together: a step that begins jobs costs it more than one that only
     continues them. At most a quarter of its sequences; 0: an eighth of them; 1: each job at once."""

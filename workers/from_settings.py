@@ -90,7 +90,7 @@ def common_slots(settings: Settings, engine: Engine) -> int:
 
 
 def concurrency(settings: Settings, engine: Engine) -> int:
-    """Jobs in the pool: what the engine runs at once, and a little more so that a free slot is refilled at once."""
+    """Jobs in the pool: what the engine runs at once, and a little more so that a free slot finds its next job here."""
     common, reserved = common_slots(settings, engine), reserved_slots(settings, engine)
     headroom = max(1, int(common * settings.worker.concurrency_headroom))
     return settings.worker.concurrency or common + headroom + reserved

@@ -9,7 +9,7 @@ from config.settings import EngineSettings, Settings, WorkerSettings
 from workers.engine.base import Capacity
 from workers.engine.simulated import SimulatedEngine
 from workers.engine.vllm_engine import VllmEngine
-from workers.from_settings import common_slots, concurrency, make_engine, reserved_slots
+from workers.from_settings import batch_limits, common_slots, concurrency, make_engine, reserved_slots
 
 
 def settings(kind: str = "simulated", reserve: int = 4, **options: object) -> Settings:
@@ -84,3 +84,16 @@ def test_vllm_schedules_by_priority_unless_told_otherwise(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     policy = options_of(settings("vllm", **options))["scheduling_policy"]
     assert policy == options.get("scheduling_policy", "priority")
+
+
+@pytest.mark.parametrize(("asked", "group"), [(0, 1), (5, 5)])
+async def test_groups_are_the_settings_and_the_engines(asked: int, group: int) -> None:
+    """The setting reaches the engine, and the pool takes the size that the engine made of it."""
+    given = Settings(
+        engine=EngineSettings(kind="simulated"), worker=WorkerSettings(refill_jobs=asked, refill_max_wait_ms=250)
+    )
+    engine = make_engine(given)
+    await engine.start()
+    limits = batch_limits(given, engine)
+    await engine.close()
+    assert (limits.refill_jobs, limits.refill_max_wait_seconds) == (group, 0.25)

@@ -37,6 +37,11 @@ class BatchLimits:
     refill_max_wait_seconds: float = 0.0
     """How long the first of them waits for the others."""
 
+    @property
+    def common_seats(self) -> int:
+        """Seats for every lane."""
+        return self.seats - self.reserved_seats
+
 
 class Runner:
     """Takes jobs from the hub's thread, runs them on the engine's loop, gives outcomes to ``finish``."""
@@ -90,7 +95,7 @@ class Runner:
         limits, running = self._limits, len(self._running)
         if self._urgent and running < limits.seats:
             return self._urgent.popleft()
-        if self._others and running < limits.seats - limits.reserved_seats:
+        if self._others and running < limits.common_seats:
             return self._others.popleft()
         return None
 
@@ -122,15 +127,14 @@ class Runner:
             self._host.loop.call_soon(self._drain)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        was_full = len(self._running) >= self._limits.seats - self._limits.reserved_seats
+        was_full = len(self._running) >= self._limits.common_seats
         self._note_whether_saturated()
         self._running.discard(task)
         if self._waiting and (was_full or not self._running):  # an idle engine never waits, nor does a free seat
             self._drain()
 
     def _note_whether_saturated(self) -> None:
-        common_seats = self._limits.seats - self._limits.reserved_seats
-        if len(self._running) + self._waiting > common_seats:  # somebody waits for a seat, or just did
+        if len(self._running) + self._waiting > self._limits.common_seats:  # somebody waits for a seat, or just did
             self._saturated_until = self._host.loop.time() + SATURATED_SECONDS
 
     def _patience_seconds(self, job: PoolJob) -> float:
@@ -139,7 +143,7 @@ class Runner:
         Neither while each job finds a free seat when it comes: where nobody waits for a seat, waiting gains nothing.
         """
         limits = self._limits
-        is_nearly_full = len(self._running) + limits.refill_jobs >= limits.seats - limits.reserved_seats
+        is_nearly_full = len(self._running) + limits.refill_jobs >= limits.common_seats
         is_saturated = self._host.loop.time() < self._saturated_until
         is_patient = is_nearly_full and is_saturated and bool(job.delivery.queue_priority)
         return limits.refill_max_wait_seconds if is_patient else 0.0

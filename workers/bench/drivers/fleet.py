@@ -23,13 +23,14 @@ from workers.bench.drivers.server import QueueDriver
 from workers.bench.engines.base import request_of
 from workers.bench.load import BenchJob, Load, due
 from workers.bench.records import JobRecord, PassRecord
-from workers.bench.target import EngineTarget
+from workers.bench.target import BenchError, EngineTarget
 from workers.local.stack import free_port
 from workers.supervisor import ALL_READY
 
 ONE_AT_A_TIME: Final = 1
 DRAINED_POLL_SECONDS: Final = 0.1
 METRICS_HOST: Final = "127.0.0.1"
+LEVELS_THAT_TELL: Final = ("INFO", "DEBUG")
 
 
 class FleetDriver(QueueDriver):
@@ -37,6 +38,10 @@ class FleetDriver(QueueDriver):
 
     def __init__(self, target: EngineTarget, folder: Path) -> None:
         super().__init__(target, folder)
+        if str(target.settings.get("log.level", "INFO")).upper() not in LEVELS_THAT_TELL:
+            raise BenchError(
+                f"log.level must be one of {', '.join(LEVELS_THAT_TELL)}: the log says when workers are ready"
+            )
         self._metrics_port = free_port(0)
         # SIGQUIT: jobs that still run when a bench is broken off are handed back and not waited for.
         self._supervisor = Child(self._command(), folder / "worker.log", self._environment(), signal.SIGQUIT)

@@ -20,7 +20,7 @@ import psutil
 from producer import GenerationRequest, SamplingOptions
 from workers.bench.load import WORDS
 from workers.engine.base import EngineConfig
-from workers.engine.entrance import Entrance
+from workers.engine.entrance import Entrance, Patience
 from workers.engine.vllm_launch import launch
 from workers.engine.vllm_requests import rendered, sampling_params
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WINDOW_PER_SLOT: Final = 1.25
 """Jobs in flight per engine slot, so that a slot that frees finds the next job waiting inside the engine."""
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE: Final = Patience(60.0)
 """Longer than any phase: a group enters when it is complete."""
 TOKEN_IDS: Final = (3, 250)
 """Ids that every shape's vocabulary has and that end nothing."""
@@ -136,7 +136,7 @@ class Load:
             params = sampling_params(request)
             params.output_kind = self._output_kind
             async with seats:
-                await entrance.enter(PATIENCE_SECONDS)
+                await entrance.enter(PATIENCE)
                 async for _ in self._llm.generate(prompt, params, f"{self._phase.number}-{self._sent}"):
                     pass
 

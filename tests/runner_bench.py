@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tests.pool_jobs import SILENT_CALLBACKS
 from workers.engine.base import Capacity, ChoiceIncrement, Engine, EngineDead, EngineRequest, Increment
+from workers.engine.entrance import Patience
 from workers.engine.host import EngineHost
 from workers.engine.warm_up import WARM_UP_TOKENS
 from workers.inference.answer import Answerer
@@ -29,7 +30,7 @@ class HeldEngine(Engine):
 
     def __init__(self) -> None:
         self.arrived: list[str] = []
-        self.patience_seconds: list[float] = []
+        self.patience: list[Patience] = []
         self.freed: list[str] = []
         self.released = asyncio.Event()
         self.is_dead = False
@@ -41,7 +42,7 @@ class HeldEngine(Engine):
         """One word, when the test lets go; the warm-up is not held."""
         if attempt.attempt_id != "warm-up":
             self.arrived.append(attempt.attempt_id)
-            self.patience_seconds.append(attempt.patience_seconds)
+            self.patience.append(attempt.patience)
             try:
                 await self.released.wait()
             finally:

@@ -20,6 +20,7 @@ from config.settings import Settings
 from workers.calibration.contender import Answer, Failure, Ready, Speed
 from workers.calibration.load import JobMix, Load, Phase
 from workers.engine.base import EngineError, EngineOptionsInvalid
+from workers.engine.entrance import Patience
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE, EXIT_OK
 from workers.from_settings import make_engine
@@ -64,11 +65,11 @@ def main() -> int:
 
 
 def _serve(host: EngineHost, settings: Settings, answers: TextIO) -> None:
-    patience_seconds = settings.worker.refill_max_wait_ms / 1000
+    patience = Patience(settings.worker.refill_max_wait_ms / 1000)
     mix = JobMix(settings.model.served_as, host.engine.capacity().max_model_len, host.bytes_per_token)
     for line in sys.stdin:
         phase = Phase(**json.loads(line))
-        load = Load(host.engine, mix, phase, patience_seconds)
+        load = Load(host.engine, mix, phase, patience)
         left_seconds = phase.end_at - time.monotonic() + GRACE_SECONDS
         try:
             _say(answers, Speed(host.run(load.tokens_per_second(), left_seconds)))

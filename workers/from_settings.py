@@ -14,7 +14,9 @@ from workers.cpu_defaults import OWN_KV_CACHE_VARIABLE, with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig
 from workers.memory_share import gpu_share, machine_share
 from workers.observe.gpu_memory import gpu_memory_bytes
+from workers.pool.grouping import Refill
 from workers.pool.runner import BatchLimits
+from workers.transport.appetite import Appetite
 from workers.transport.drain_policy import DrainPolicy
 from workers.transport.lease_store import LeasePolicy
 from workers.transport.service import Consumption
@@ -128,7 +130,7 @@ def consumption(settings: Settings, worker: str, engine: Engine) -> Consumption:
     )
 
 
-def batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
+def batch_limits(settings: Settings, engine: Engine, appetite: Appetite) -> BatchLimits:
     """How the pool fills the engine."""
     worker = settings.worker
     capacity = engine.capacity()
@@ -137,6 +139,5 @@ def batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
         max_wait_seconds=worker.batch_max_wait_ms / 1000,
         seats=capacity.max_num_seqs,
         reserved_seats=reserved_slots(settings, engine),
-        refill_jobs=capacity.refill_jobs,
-        refill_max_wait_seconds=worker.refill_max_wait_ms / 1000,
+        refill=Refill(capacity.refill_jobs, worker.refill_max_wait_ms / 1000, lambda: appetite.is_memory_full),
     )

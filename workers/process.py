@@ -169,7 +169,7 @@ class WorkerProcess:
         return PoolRuntime(
             host=self._host,
             answerer=Answerer(self._host.engine, self._served, self._node, now=service.clock.now),
-            limits=batch_limits(self._settings, self._host.engine),
+            limits=batch_limits(self._settings, self._host.engine, service.leases.appetite),
             observer=self._metrics,
             journal=journal,
             leases=service.leases,

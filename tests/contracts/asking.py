@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from producer.contract import GenerationRequest, SamplingOptions
 from workers.engine.base import ChoiceIncrement, Engine, EngineRequest, Increment
+from workers.engine.entrance import Patience
 
 ATTEMPTS: Final = itertools.count(1)
 GROUP: Final = 2
@@ -28,7 +29,7 @@ def streamed(wanted: GenerationRequest) -> GenerationRequest:
 
 def attempt(wanted: GenerationRequest, patience_seconds: float = 0.0) -> EngineRequest:
     """A new attempt at this request."""
-    return EngineRequest(f"attempt-{next(ATTEMPTS)}", wanted, patience_seconds=patience_seconds)
+    return EngineRequest(f"attempt-{next(ATTEMPTS)}", wanted, patience=Patience(patience_seconds))
 
 
 def increments(engine: Engine, wanted: GenerationRequest) -> AsyncGenerator[Increment, None]:

@@ -7,6 +7,7 @@ import pytest
 from tests.contracts.asking import answer, increments, request, streamed
 from workers.calibration.load import JobMix, Load, Phase
 from workers.engine.base import Engine, EngineConfig, RequestRejected
+from workers.engine.entrance import Patience
 from workers.engine.simulated import SimulatedEngine
 from workers.engine.vllm_engine import VllmEngine
 from workers.engine.warm_up import warm_up
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def load_of(engine: Engine, max_model_len: int = 512) -> Load:
     """A second's load that begins now."""
     mix = JobMix("tiny", max_model_len, await warm_up(engine, "tiny"))
-    return Load(engine, mix, Phase(time.monotonic(), ramp_seconds=0.2, measured_seconds=0.8), patience_seconds=0.2)
+    return Load(engine, mix, Phase(time.monotonic(), ramp_seconds=0.2, measured_seconds=0.8), patience=Patience(0.2))
 
 
 async def test_a_load_says_what_the_engine_made_and_leaves_it_free(engine: Engine) -> None:

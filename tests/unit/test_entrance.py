@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from workers.engine.entrance import Entrance, group_jobs
+from workers.engine.entrance import Entrance, Patience, group_jobs
 
 NEVER_SECONDS = 3600.0
 
@@ -16,11 +16,13 @@ class Visitors:
         self._entrance = entrance
         self.inside: list[str] = []
 
-    def comes(self, name: str, patience_seconds: float = NEVER_SECONDS) -> "asyncio.Task[None]":
+    def comes(
+        self, name: str, patience_seconds: float = NEVER_SECONDS, jobs: int | None = None
+    ) -> "asyncio.Task[None]":
         """One more."""
 
         async def visit() -> None:
-            await self._entrance.enter(patience_seconds)
+            await self._entrance.enter(Patience(patience_seconds, jobs))
             self.inside.append(name)
 
         return asyncio.create_task(visit())
@@ -68,6 +70,16 @@ async def test_whoever_cannot_wait_takes_the_others_along(visitors: Visitors) ->
     await settled()
     await asyncio.wait_for(asyncio.gather(waiting, visitors.comes("urgent", 0.0)), 10.0)
     assert sorted(visitors.inside) == ["urgent", "waiting"]
+
+
+async def test_whoever_is_content_with_fewer_waits_for_fewer(visitors: Visitors) -> None:
+    """But never for more than a group."""
+    waiting = visitors.comes("waiting")
+    await settled()
+    await asyncio.wait_for(asyncio.gather(waiting, visitors.comes("modest", jobs=2)), 10.0)
+    tasks = [visitors.comes(name, jobs=9) for name in "abc"]
+    await asyncio.wait_for(asyncio.gather(*tasks), 10.0)
+    assert len(visitors.inside) == 5
 
 
 async def test_who_leaves_is_not_counted(visitors: Visitors) -> None:

@@ -10,6 +10,7 @@ from workers.engine.base import Capacity
 from workers.engine.simulated import SimulatedEngine
 from workers.engine.vllm_engine import VllmEngine
 from workers.from_settings import batch_limits, common_slots, concurrency, make_engine, reserved_slots
+from workers.transport.appetite import Appetite
 
 
 def settings(kind: str = "simulated", reserve: int = 4, **options: object) -> Settings:
@@ -94,6 +95,9 @@ async def test_groups_are_the_settings_and_the_engines(asked: int, group: int) -
     )
     engine = make_engine(given)
     await engine.start()
-    limits = batch_limits(given, engine)
+    appetite = Appetite(kv_cache_tokens=1000)
+    refill = batch_limits(given, engine, appetite).refill
     await engine.close()
-    assert (limits.refill_jobs, limits.refill_max_wait_seconds) == (group, 0.25)
+    assert (refill.jobs, refill.max_wait_seconds, refill.is_memory_full()) == (group, 0.25, False)
+    appetite.met_full_memory()
+    assert refill.is_memory_full()

@@ -11,7 +11,8 @@ import redis
 from producer import keys
 from tests.deliveries import HANDOVER_SECONDS, SUBMISSION, job_message
 from tests.intake_desk import SLOTS, Desk, FailingStore
-from tests.leasing import MODEL, LeaseQueue, answer, run_down
+from tests.leasing import MODEL, FlowJob, LeaseQueue, answer, run_down
+from workers.transport.appetite import Appetite
 from workers.transport.arrivals import Arrival, Fate
 from workers.transport.leases import Leases
 from workers.transport.ledger import Ledger
@@ -99,6 +100,21 @@ def test_a_claim_tells_the_clock_the_servers_time(desk: Desk) -> None:
     intake.next_batch()
     seconds, microseconds = desk.queue.client.time()
     assert intake.clock.now() == pytest.approx(seconds + microseconds / 1e6, abs=1.0)
+
+
+def test_what_does_not_fit_into_the_cache_is_known_to_the_pool(redis_url: str) -> None:
+    """It fills an engine otherwise whose memory is full, than one whose seats are."""
+    with LeaseQueue.at(redis_url) as queue:
+        store = FailingStore(queue.client, MODEL, queue.policy, consumer="one", worker="one@host")
+        appetite = Appetite(kv_cache_tokens=1000)
+        desk = Desk(queue, Leases(store, Ledger(HANDOVER_SECONDS), appetite))
+        queue.place(*(FlowJob(job_message(name), prompt_tokens=300, output_tokens=100) for name in "ab"))
+        intake = desk.intake()
+        assert jobs(intake.next_batch().arrivals) == ["a", "b"]
+        assert not appetite.is_memory_full
+        queue.place(FlowJob(job_message("c"), prompt_tokens=300, output_tokens=100))
+        assert intake.next_batch().arrivals == ()
+        assert appetite.is_memory_full
 
 
 # Acknowledgements.

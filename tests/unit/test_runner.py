@@ -10,6 +10,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from producer.contract import GenerationResult
 from tests.runner_bench import NEVER_SECONDS, SOON_SECONDS, running, running_within
 from tests.waiting import eventually
+from workers.engine.entrance import NO_PATIENCE, Patience
+from workers.pool.grouping import Refill
 from workers.pool.job import TimeLimits
 from workers.pool.runner import BatchLimits
 
@@ -214,30 +216,40 @@ def test_urgent_jobs_take_a_free_seat_before_others_that_wait() -> None:
 
 
 def test_jobs_are_patient_in_a_full_engine_for_which_others_wait() -> None:
-    """Those that take the last group's seats may wait for each other; the others begin at once, urgent ones always."""
-    limits = BatchLimits(10, 0.0, seats=7, reserved_seats=1, refill_jobs=2, refill_max_wait_seconds=0.2)
+    """Those that take the last group's seats may wait for each other; the others begin at once."""
+    limits = BatchLimits(10, 0.0, seats=7, reserved_seats=1, refill=Refill(2, 0.2))
     with running_within(limits) as bench:
         with bench.stopped_loop():
             for number in range(7):
                 bench.runner.offer(bench.job(f"batch {number}"))
         eventually(lambda: len(bench.engine.arrived) == 6, what="all common seats are taken")
-        bench.runner.offer(bench.job("urgent", queue_priority=0))
-        eventually(lambda: len(bench.engine.arrived) == 7, what="every seat is taken")
-        patience = dict(zip(bench.engine.arrived, bench.engine.patience_seconds, strict=True))
-        assert [patience.pop(f"batch {number}") for number in range(6)] == [0, 0, 0, 0, 0.2, 0.2]
-        assert patience == {"urgent": 0}
+        assert [patience.seconds for patience in bench.engine.patience] == [0, 0, 0, 0, 0.2, 0.2]
         bench.release()
-        eventually(lambda: len(bench.outcomes) == 8, what="all are answered")
-        assert bench.engine.patience_seconds[-1] == 0.2  # it had to wait for its seat
+        eventually(lambda: len(bench.outcomes) == 7, what="all are answered")
+        assert bench.engine.patience[-1] == Patience(0.2)  # it had to wait for its seat
+
+
+def test_after_an_urgent_job_nobody_waits_for_others() -> None:
+    """The next one like it would have to wait for a group's step."""
+    limits = BatchLimits(10, 0.0, seats=4, reserved_seats=1, refill=Refill(2, NEVER_SECONDS))
+    with running_within(limits) as bench:
+        with bench.stopped_loop():
+            bench.runner.offer(bench.job("urgent", queue_priority=0))
+            for number in range(4):
+                bench.runner.offer(bench.job(f"batch {number}"))
+        eventually(lambda: len(bench.engine.arrived) == 3, what="all common seats are taken")
+        assert set(bench.engine.patience) == {NO_PATIENCE}
+        bench.release()
+        eventually(lambda: len(bench.outcomes) == 5, what="all are answered")
 
 
 def test_jobs_that_find_a_seat_when_they_come_do_not_wait_for_others() -> None:
     """However few seats are left."""
-    limits = BatchLimits(10, 0.0, seats=4, refill_jobs=2, refill_max_wait_seconds=NEVER_SECONDS)
+    limits = BatchLimits(10, 0.0, seats=4, refill=Refill(2, NEVER_SECONDS))
     with running_within(limits) as bench:
         for number in range(4):
             bench.runner.offer(bench.job(str(number)))
         eventually(lambda: len(bench.engine.arrived) == 4, what="every seat is taken")
-        assert bench.engine.patience_seconds == [0, 0, 0, 0]
+        assert set(bench.engine.patience) == {NO_PATIENCE}
         bench.release()
         eventually(lambda: len(bench.outcomes) == 4, what="all are answered")

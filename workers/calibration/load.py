@@ -11,6 +11,7 @@ from typing import Final
 
 from producer.contract import GenerationRequest, SamplingOptions
 from workers.engine.base import Engine, EngineRequest
+from workers.engine.entrance import NO_PATIENCE, Patience
 from workers.engine.warm_up import PARAGRAPH
 
 PROMPT_TOKENS: Final = (50, 300)
@@ -63,9 +64,9 @@ class JobMix:
 class Load:
     """One phase on one engine, as full as a worker keeps it: a job per sequence, the next ones in groups."""
 
-    def __init__(self, engine: Engine, mix: JobMix, phase: Phase, patience_seconds: float) -> None:
+    def __init__(self, engine: Engine, mix: JobMix, phase: Phase, patience: Patience) -> None:
         self._engine = engine
-        self._patience_seconds = patience_seconds
+        self._patience = patience
         self._phase = phase
         self._name = f"calibration-{os.getpid()}-{phase.start_at}"
         self._jobs = mix.jobs(self._name)
@@ -101,7 +102,7 @@ class Load:
         Raises:
             EngineError: one failed.
         """
-        share, patience_seconds = first_share, 0.0
+        share, patience = first_share, NO_PATIENCE
         while True:
             job = next(self._jobs)
             sampling = job.sampling.model_copy(
@@ -110,11 +111,11 @@ class Load:
             attempt = EngineRequest(
                 f"{self._name}-{next(self._numbers)}",
                 job.model_copy(update={"sampling": sampling}),
-                patience_seconds=patience_seconds,
+                patience=patience,
             )
             async for increment in self._engine.generate(attempt):
                 self._answered_tokens += sum(choice.token_count for choice in increment.choices)
-            share, patience_seconds = 1.0, self._patience_seconds
+            share, patience = 1.0, self._patience
 
 
 async def _unless_one_fails(lanes: Sequence["asyncio.Task[None]"], seconds: float) -> None:

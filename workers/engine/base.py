@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from producer.contract import FailureCode, GenerationRequest, TokenLogprob
+from workers.engine.entrance import NO_PATIENCE, Patience
 
 
 class EngineError(Exception):
@@ -77,8 +78,8 @@ class EngineRequest:
     request: GenerationRequest
     priority: int = 0
     """Scheduling priority, lower first; engines without priority scheduling ignore it."""
-    patience_seconds: float = 0.0
-    """How long it may wait for others to begin with, before the engine begins it; 0: not at all."""
+    patience: Patience = NO_PATIENCE
+    """Whether it may wait for others to begin with, before the engine begins it."""
 
 
 @dataclass(frozen=True, slots=True)

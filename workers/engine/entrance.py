@@ -6,12 +6,26 @@ at once, more than half of all steps are of the dear kind; in groups it is one i
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 SEQUENCES_PER_GROUP: Final = 8
 """Unless told otherwise a group is one in so many of the engine's sequences: half a group is empty on average, 6 %."""
 SMALLEST_SHARE: Final = 4
 """No group is more than one in so many of the sequences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request waits for others to begin with."""
+
+    seconds: float = 0.0
+    """0: not at all."""
+    jobs: int | None = None
+    """Content with so many, itself included, where that is fewer than the engine's group."""
+
+
+NO_PATIENCE: Final = Patience()
 
 
 def group_jobs(asked: int, max_num_seqs: int) -> int:
@@ -28,17 +42,18 @@ class Entrance:
         self._waiting: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, patience_seconds: float) -> None:
-        """Wait until the group is complete, or the patience of the first of it is over.
+    async def enter(self, patience: Patience) -> None:
+        """Wait until the group is complete, or this one content, or the patience of the first of them is over.
 
         Without patience: enter now, and everybody who waits comes along, since a prompt is begun in any case.
         """
-        if patience_seconds <= 0 or len(self._waiting) + 1 >= self.group:
+        group = self.group if patience.jobs is None else min(self.group, patience.jobs)
+        if patience.seconds <= 0 or len(self._waiting) + 1 >= group:
             self.open()
             return
         loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._timer = loop.call_later(patience_seconds, self.open)
+            self._timer = loop.call_later(patience.seconds, self.open)
         turn = loop.create_future()
         self._waiting.add(turn)
         try:

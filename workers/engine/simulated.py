@@ -153,7 +153,7 @@ class SimulatedEngine(Engine):
         running = self._written(attempt.request)
         self._attempts[attempt.attempt_id] = running
         try:
-            await self._entrance.enter(attempt.patience_seconds)
+            await self._entrance.enter(attempt.patience)
             async with aclosing(self._in_slot(running)) as increments:
                 async for increment in increments:
                     yield increment

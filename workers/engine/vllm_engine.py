@@ -83,7 +83,7 @@ class VllmEngine(Engine):
         )
         params = sampling_params(request)
         prompt = await rendered(llm, request)
-        await self._entrance.enter(attempt.patience_seconds)
+        await self._entrance.enter(attempt.patience)
         if self._attempts[attempt.attempt_id]:  # aborted while vLLM did not know it yet
             yield _aborted(request)
             return

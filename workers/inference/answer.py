@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from producer.contract import GenerationRequest, GenerationResult
 from workers.engine.base import Engine, EngineRequest
+from workers.engine.entrance import NO_PATIENCE, Patience
 from workers.inference.admit import admit, remaining_seconds
 from workers.inference.classify import Failed, GivenBack, classify
 from workers.inference.decode import decode
@@ -39,16 +40,16 @@ class Answerer:
     now: Callable[[], float] = time.time
     """The clock that deadlines are judged by, in seconds since the epoch."""
 
-    async def answer(self, delivery: Delivery, patience_seconds: float = 0.0) -> Outcome:
+    async def answer(self, delivery: Delivery, patience: Patience = NO_PATIENCE) -> Outcome:
         """The outcome of one delivery. Never raises but for cancellation, so that a job always has an end.
 
-        ``patience_seconds``: how long it may wait in the engine for others to begin with.
+        ``patience``: whether it may wait in the engine for others to begin with.
         """
         request: GenerationRequest | None = None
         try:
             request = decode(delivery.arguments)
             admit(request, self.served_model_name, self.now())
-            attempt = EngineRequest(delivery.attempt_id, request, delivery.queue_priority, patience_seconds)
+            attempt = EngineRequest(delivery.attempt_id, request, delivery.queue_priority, patience)
             gathered = await generate(self.engine, attempt, remaining_seconds(request, self.now()))
             return record(delivery, request, gathered, worker=self.worker, finished_at=time.time())
         except Exception as error:  # noqa: BLE001 - the one place where every error becomes an outcome

@@ -8,16 +8,16 @@ from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from workers.engine.entrance import Patience
 from workers.engine.host import EngineHost
 from workers.inference.answer import Answerer, Outcome
 from workers.inference.classify import GivenBack
 from workers.observe.records import BatchDrained, Observer
 from workers.pool.finisher import Finished
+from workers.pool.grouping import NO_GROUPS, Grouping, Refill
 from workers.pool.job import PoolJob
 
 NO_BOUND: Final = 2**31
-SATURATED_SECONDS: Final = 1.0
-"""Since a job had to wait for a seat: so long the engine counts as having more work than it can begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,7 @@ class BatchLimits:
     """Jobs that the engine runs at once."""
     reserved_seats: int = 0
     """Of those, the ones that are for the most urgent lane alone."""
-    refill_jobs: int = 1
-    """Jobs that had best begin together in an engine that is nearly full."""
-    refill_max_wait_seconds: float = 0.0
-    """How long the first of them waits for the others."""
+    refill: Refill = NO_GROUPS
 
     @property
     def common_seats(self) -> int:
@@ -63,8 +60,7 @@ class Runner:
         self._others: deque[PoolJob] = deque()
         self._wake_is_due = False
         self._running: set[asyncio.Task[None]] = set()
-        self._saturated_until = 0.0
-        """On the loop's clock."""
+        self._grouping = Grouping(limits.refill, limits.common_seats, host.loop.time)
 
     def offer(self, job: PoolJob) -> None:
         """Queue a job for the next drain; called on the hub's thread."""
@@ -112,12 +108,13 @@ class Runner:
     def _drain(self) -> None:
         self._wake_is_due = False
         taken = 0
-        self._note_whether_saturated()
+        self._grouping.saw(len(self._running), self._waiting)
         while taken < self._limits.max_jobs and (job := self._next()) is not None:
             if job.is_dead:
                 continue
             taken += 1
-            job.task = self._host.loop.create_task(self._run(job, self._patience_seconds(job)))
+            patience = self._grouping.patience(job.delivery.queue_priority, len(self._running))
+            job.task = self._host.loop.create_task(self._run(job, patience))
             self._running.add(job.task)
             job.task.add_done_callback(self._ended)
         if taken:
@@ -128,27 +125,12 @@ class Runner:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         was_full = len(self._running) >= self._limits.common_seats
-        self._note_whether_saturated()
+        self._grouping.saw(len(self._running), self._waiting)
         self._running.discard(task)
         if self._waiting and (was_full or not self._running):  # an idle engine never waits, nor does a free seat
             self._drain()
 
-    def _note_whether_saturated(self) -> None:
-        if len(self._running) + self._waiting > self._limits.common_seats:  # somebody waits for a seat, or just did
-            self._saturated_until = self._host.loop.time() + SATURATED_SECONDS
-
-    def _patience_seconds(self, job: PoolJob) -> float:
-        """Urgent jobs have none, nor has anybody while the engine has more free seats than a group takes.
-
-        Neither while each job finds a free seat when it comes: where nobody waits for a seat, waiting gains nothing.
-        """
-        limits = self._limits
-        is_nearly_full = len(self._running) + limits.refill_jobs >= limits.common_seats
-        is_saturated = self._host.loop.time() < self._saturated_until
-        is_patient = is_nearly_full and is_saturated and bool(job.delivery.queue_priority)
-        return limits.refill_max_wait_seconds if is_patient else 0.0
-
-    async def _run(self, job: PoolJob, patience_seconds: float) -> None:
+    async def _run(self, job: PoolJob, patience: Patience) -> None:
         loop, limits = self._host.loop, job.limits
         timers = []
         if limits.soft_seconds:
@@ -157,7 +139,7 @@ class Runner:
             timers.append(loop.call_later(limits.hard_seconds, self._hard_limit_reached, job, limits.hard_seconds))
         outcome: Outcome | Exception
         try:
-            outcome = await self._answerer.answer(job.delivery, patience_seconds)
+            outcome = await self._answerer.answer(job.delivery, patience)
         except asyncio.CancelledError:
             if job.is_dead:
                 return

@@ -1,6 +1,7 @@
 """How much this process may claim: slots and KV cache, and what its jobs so far say about the size of the next ones."""
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
@@ -10,6 +11,8 @@ from workers.transport.drain_policy import BYTES_PER_TOKEN, UNKNOWN_OUTPUT_TOKEN
 
 KV_CACHE_SHARE: Final = 0.95
 """Of the KV cache; the rest is for estimates that were too low."""
+FULL_MEMORY_SECONDS: Final = 1.0
+"""So long a queue counts as having more than fits, since a claim found it so; claims of a busy worker come oftener."""
 RECENT_PREFIXES: Final = 8
 REMEMBERED_JOBS: Final = 256
 LEAST_JOBS: Final = 16
@@ -38,6 +41,7 @@ class Appetite:
         self._output_tokens = UNKNOWN_OUTPUT_TOKENS
         self._outputs: deque[int] = deque(maxlen=REMEMBERED_JOBS)
         self._recent: OrderedDict[str, None] = OrderedDict()
+        self._full_until = 0.0
         self._lock = threading.Lock()
 
     def room(self, held_tokens: int) -> Room:
@@ -51,6 +55,15 @@ class Appetite:
                 output_tokens=self._output_tokens,
                 recent_prefixes=tuple(reversed(self._recent)),
             )
+
+    def met_full_memory(self) -> None:
+        """There was no memory for what is next in the queue."""
+        self._full_until = time.monotonic() + FULL_MEMORY_SECONDS
+
+    @property
+    def is_memory_full(self) -> bool:
+        """Whether that was so a moment ago: what ends is replaced by what waited for its memory."""
+        return time.monotonic() < self._full_until
 
     def took(self, messages: Iterable[ClaimedMessage]) -> None:
         """These were claimed: their prefixes are in the engine's cache now."""

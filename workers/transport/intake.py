@@ -112,6 +112,7 @@ class Intake:
         self.appetite.took(claim.messages)
         if claim.is_full:
             self._full = (self.ledger.dropped, time.monotonic())
+            self.appetite.met_full_memory()
         arrivals = tuple(self._admitted(claim))
         is_last = claim.is_isolating or claim.is_full or len(claim.messages) < credit
         return Batch(arrivals, is_last=is_last, may_block=not (claim.is_isolating or claim.is_full))

@@ -1,12 +1,20 @@
 """Time to first token, the hop and the flood, from records made by hand."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 
 from workers.bench import latency, mixed
-from workers.bench.load import JobMix, Range
+from workers.bench.driver_process import DriverProcess
+from workers.bench.load import JobMix, Load, Range
 from workers.bench.records import JobRecord, PassRecord
 from workers.bench.report import Repeat, Row
-from workers.bench.target import BenchError
+from workers.bench.session import Session
+from workers.bench.target import BenchError, EngineTarget
 
 
 def job(index: int, submitted_at: float, first_token_at: float | None, ended_at: float) -> JobRecord:
@@ -64,3 +72,41 @@ def test_interactive_jobs_come_at_a_steady_rate() -> None:
     assert [one.at_seconds for one in jobs] == [0.25, 0.5, 0.75]
     assert [one.index for one in jobs] == [10, 11, 12]
     assert {(one.output_tokens, one.priority) for one in jobs} == {(1, "interactive")}
+
+
+class Instant:
+    """A driver on which every job takes a second from its time on, and the batch a minute."""
+
+    def run(self, load: Load) -> PassRecord:
+        """All of them."""
+        records = [
+            job(
+                one.index, one.at_seconds, one.at_seconds + 1.0, one.at_seconds + (60 if one.priority == "batch" else 1)
+            )
+            for one in load.jobs
+        ]
+        return PassRecord(records, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptedSession(Session):
+    """Ctrl-C comes while the second driver starts."""
+
+    @contextmanager
+    def driver(self, label: str) -> Iterator[DriverProcess]:
+        """The first serves."""
+        if label == "celery-threads":
+            raise KeyboardInterrupt
+        yield cast("DriverProcess", Instant())
+
+
+def test_an_interrupted_run_keeps_what_was_complete(tmp_path: Path) -> None:
+    """Of the drivers that had their turn; the others' rows say that they had none."""
+    target = EngineTarget("simulated", "none", "sim", {"max_num_seqs": 2})
+    said: list[Any] = []
+    session = InterruptedSession(target, JobMix(3, Range(2, 2)), 2, None, tmp_path, said.append)
+    report = mixed.run(session, mixed.Plan(("fleet", "celery-threads"), batch_jobs=5, rate=4.0))
+    assert [len(row.repeats) for row in report.rows] == [2, 0]
+    assert report.rows[1].notes == ["interrupted after 0 of 2 repeats"]
+    assert report.comparisons["fleet, first token p50, flooded ÷ alone"].mean == pytest.approx(1.0)
+    assert len(report.comparisons) == 3

@@ -7,6 +7,7 @@ more batch jobs than the engine has slots were not finished; how many those are 
 
 Each driver uses the priorities that it has: the fleet's lanes, Celery's priority lists; AsyncLLM gets everything at
 once, and orders it by its own ``scheduling_policy`` (an engine option for all drivers; first come, first served).
+Ctrl-C ends the run and keeps the repeats that were complete.
 """
 
 import dataclasses
@@ -51,18 +52,23 @@ def run(session: Session, plan: Plan) -> Report:
     """
     for name in plan.drivers:
         refuse_without_arrivals(name, session.target)
-    report = Report("mixed", session.target, dataclasses.asdict(plan), COLUMNS)
-    for name in plan.drivers:
-        row = Row(name)
-        with session.driver(name) as driver:
-            for number in session.passes:
-                session.say(f"{name}: repeat {number} of {session.repeats}")
-                row.repeats.append(_repeat(session, driver, plan, number, row))
-        report.rows.append(row)
-        report.comparisons |= {
-            f"{name}, first token {cut}, flooded ÷ alone": spread([slowdown(r.metrics, cut) for r in row.repeats])
-            for cut in CUTS
-        }
+    rows = [Row(name) for name in plan.drivers]
+    try:
+        for row in rows:
+            with session.driver(row.name) as driver:
+                for number in session.passes:
+                    session.say(f"{row.name}: repeat {number} of {session.repeats}")
+                    row.repeats.append(_repeat(session, driver, plan, number, row))
+    except KeyboardInterrupt:
+        for row in rows:
+            row.notes.append(f"interrupted after {len(row.repeats)} of {session.repeats} repeats")
+    report = Report("mixed", session.target, dataclasses.asdict(plan), COLUMNS, rows)
+    report.comparisons = {
+        f"{row.name}, first token {cut}, flooded ÷ alone": spread([slowdown(r.metrics, cut) for r in row.repeats])
+        for row in rows
+        if row.repeats
+        for cut in CUTS
+    }
     return report
 
 

@@ -204,6 +204,8 @@ class ResultSettings(SettingsGroup):
     """Seconds that a result can be fetched; a day, as in Celery."""
     job_record_seconds: int = Field(default=7 * DAY_SECONDS, ge=1, le=365 * DAY_SECONDS)
     """Seconds that a job's record (state, idempotency key) lives; a week, so that Monday knows of Friday's jobs."""
+    stream_expires_seconds: int = Field(default=3600, ge=60, le=365 * DAY_SECONDS)
+    """Seconds that what a streamed job said can be read on from where a reader left it; its result lives as any."""
 
     @field_validator("job_record_seconds")
     @classmethod

@@ -33,6 +33,7 @@ from producer.errors import (
     UnknownModel,
 )
 from producer.jobs import CancelOutcome, JobOutcome, JobState, JobStatus, ModelDeclaration, Submission, SubmitOutcome
+from producer.stream_reading import ChoiceDelta, StreamDelta, StreamEnded, StreamEvent, StreamRestarted
 from producer.tenants import TenantTerms
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "BatchSubmitFailed",
     "CancelOutcome",
     "ChatMessage",
+    "ChoiceDelta",
     "DeadLetter",
     "Failure",
     "FailureCode",
@@ -64,6 +66,10 @@ __all__ = [
     "ResultExpired",
     "ResultNotReady",
     "SamplingOptions",
+    "StreamDelta",
+    "StreamEnded",
+    "StreamEvent",
+    "StreamRestarted",
     "Submission",
     "SubmitFailed",
     "SubmitOutcome",

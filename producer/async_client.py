@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -27,8 +27,12 @@ from producer.contract import GenerationRequest, GenerationResult
 from producer.jobs import CancelOutcome, JobOutcome, JobStatus, Submission, SubmitOutcome, job_id_of
 from producer.outcome import answer, not_ready, status_of, unwrapped
 from producer.result_feed import ResultFeed
+from producer.stream_feed import StreamFeed, events
+from producer.stream_reading import StreamEvent
 from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
 from producer.window import Window
+
+Item = TypeVar("Item")
 
 
 class AsyncProducer(AsyncOperations):
@@ -55,9 +59,11 @@ class AsyncProducer(AsyncOperations):
         )
         self._destination = Destination(self._link.database, job_record_seconds, result_expires_seconds)
         self._feed = ResultFeed(self._link)
+        self._streams = StreamFeed(self._link)
 
     async def aclose(self) -> None:
         """Close the connections; idempotent."""
+        await self._streams.close()
         await self._feed.close()
         await self._link.close()
 
@@ -87,6 +93,15 @@ class AsyncProducer(AsyncOperations):
         if result is None:
             raise not_ready(job_id)
         return result
+
+    async def stream(
+        self, job: str | Submission, *, after: str = "", timeout_seconds: float | None = None
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Follow a job's answer while it is generated; see :meth:`producer.Producer.stream`."""
+        following = events(self._streams, self._feed, job_id_of(job), after, timeout_seconds)
+        async with aclosing(translated(following, partial(asking, self._url))) as told:
+            async for event in told:
+                yield event
 
     async def status(self, job: str | Submission) -> JobStatus:
         """Where a job stands at this moment; see :meth:`producer.Producer.status`."""
@@ -135,9 +150,9 @@ class AsyncProducer(AsyncOperations):
 
 
 async def translated(
-    outcomes: AsyncGenerator[JobOutcome, None], errors: Callable[[], AbstractContextManager[None]]
-) -> AsyncGenerator[JobOutcome, None]:
-    """The same outcomes, with the client library's errors in our words."""
+    outcomes: AsyncGenerator[Item, None], errors: Callable[[], AbstractContextManager[None]]
+) -> AsyncGenerator[Item, None]:
+    """The same items, with the client library's errors in our words."""
     async with aclosing(outcomes):
         while True:
             with errors():

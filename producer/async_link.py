@@ -11,6 +11,7 @@ from producer.connection import refuse_errors, was_cut_off
 from producer.redis_client import async_connect, database_of
 from producer.registry import declaration
 from producer.script import ScriptRun
+from producer.stream_entries import MOST_ENTRIES, read_said
 from producer.watch import found_results, look_run
 
 
@@ -79,6 +80,15 @@ class AsyncLink:
     async def results(self, job_ids: Sequence[str]) -> dict[str, bytes]:
         """The stored results that are there."""
         return found_results(job_ids, await self._run_again(look_run(job_ids)))
+
+    async def said(self, after: Mapping[str, str], block_ms: int | None) -> dict[str, tuple[str, list[bytes]]]:
+        """By job the next entries of its stream after the id given, and the last one's id; of those that have some."""
+        names: Any = {keys.stream(job_id): last for job_id, last in after.items()}
+        replies = cast("Any", await self._redis.xread(names, MOST_ENTRIES, block_ms))
+        return {
+            keys.job_id_of_stream(name.decode()): read_said([[name, entries]], "")
+            for name, entries in (replies.items() if isinstance(replies, dict) else replies)
+        }
 
     def subscription(self) -> PubSub:
         """A connection for published results; the caller closes it."""

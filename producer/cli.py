@@ -16,6 +16,7 @@ from producer.cli_doctor import doctor
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_producer
 from producer.cli_queues import queues
+from producer.cli_stream import stream
 from producer.cli_submit import submit
 from producer.cli_tenants import tenants
 from producer.errors import FleetError, InvalidRequest
@@ -104,6 +105,7 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     )
     app.command()(submit)
     app.command()(result)
+    app.command()(stream)
     app.command()(status)
     app.command()(cancel)
     app.command()(doctor)

@@ -14,6 +14,7 @@ import typer
 from producer.batch import BatchSubmitFailed
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl, takes
 from producer.cli_producer import open_producer
+from producer.cli_stream import print_stream
 from producer.client import Producer
 from producer.contract import FailureCode, Preset, Priority
 from producer.errors import InvalidRequest, SubmitFailed
@@ -38,6 +39,7 @@ class SubmitOptions:
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None
     priority: Annotated[Priority | None, typer.Option(help="The lane to wait in; normal by default.")] = None
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print its text, not the id.")] = False
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text while it is generated, not the id.")] = False
     redis_url: RedisUrl = DEFAULT_REDIS_URL
 
     def fields(self) -> dict[str, Any]:
@@ -55,15 +57,18 @@ def submit(options: SubmitOptions) -> None:
     What a line of the file leaves out comes from the other options. Exit code 1 when a line was refused.
     """
     if options.file is not None:
-        if options.prompt is not None or options.wait:
-            raise typer.BadParameter("--file goes with neither --prompt nor --wait")
+        if options.prompt is not None or options.wait or options.stream:
+            raise typer.BadParameter("--file goes with none of --prompt, --wait and --stream")
         _submit_lines(options, options.file)
         return
     if options.model is None:
         raise typer.BadParameter("give --model, or --file", param_hint="--model")
     prompt = sys.stdin.read().removesuffix("\n") if options.prompt is None else options.prompt
     with open_producer(options.redis_url) as producer:
-        submission = producer.submit(**options.fields(), prompt=prompt)
+        submission = producer.submit(**options.fields(), prompt=prompt, stream=options.stream)
+        if options.stream:
+            print_stream(producer.stream(submission))
+            return
         typer.echo(producer.result(submission).text if options.wait else submission.job_id)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -25,9 +25,13 @@ from producer.map_run import MapRun, wait_for_all
 from producer.operations import Operations
 from producer.outcome import status_of
 from producer.result_wait import ResultWait
+from producer.stream_reading import StreamEvent
+from producer.stream_wait import events
 from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
 from producer.submit_run import SubmitRun
 from producer.window import Window
+
+Item = TypeVar("Item")
 
 
 class Producer(Operations):
@@ -123,6 +127,26 @@ class Producer(Operations):
             reply = self._link.cancel(prepare_cancel(job, self._destination))
         return read_cancel_reply(job_id_of(job), reply)
 
+    def stream(
+        self, job: str | Submission, *, after: str = "", timeout_seconds: float | None = None
+    ) -> Iterator[StreamEvent]:
+        """Follow a job's answer while it is generated: deltas of its text, then the end with the whole result.
+
+        For a job that was submitted with ``stream=True``; of another one the only delta comes with its end. Each event
+        has a position: given back as ``after``, to any producer, it goes on from there, for an hour after the job's
+        last words; later, and when a worker died and its answer could not be gone on with, a
+        :class:`~producer.StreamRestarted` says to forget all text so far. No text of two attempts is ever mixed.
+
+        Raises:
+            InvalidRequest: ``after`` is no position.
+            InferenceFailed: the job failed; what was told before is as far as it came.
+            ResultExpired: nothing is known of it.
+            ResultNotReady: the timeout ran out first.
+            FleetUnreachable: Redis was away when the timeout ran out, or refuses.
+        """
+        following = events(self._link, job_id_of(job), after, Deadline(timeout_seconds))
+        return translated(following, partial(asking, self._url))
+
     def submit_many(self, requests: Iterable[Submittable]) -> list[SubmitOutcome]:
         """Queue any number of jobs, a few hundred at once, and say what became of each request, in order.
 
@@ -177,10 +201,8 @@ class Producer(Operations):
         return translated(outcomes, partial(asking, self._url))
 
 
-def translated(
-    outcomes: Iterator[JobOutcome], errors: Callable[[], AbstractContextManager[None]]
-) -> Iterator[JobOutcome]:
-    """The same outcomes, with the client library's errors in our words."""
+def translated(outcomes: Iterator[Item], errors: Callable[[], AbstractContextManager[None]]) -> Iterator[Item]:
+    """The same items, with the client library's errors in our words."""
     while True:
         # Only our own steps run inside: an error that the caller throws into the iteration is the caller's.
         with errors():

@@ -114,6 +114,7 @@ class GenerationRequest(StrictModel):
     sampling: SamplingOptions = SamplingOptions()
     response_format: ResponseFormat | None = None
     stream: bool = False
+    """Its answer can be read while it is generated."""
     priority: Priority = Priority.NORMAL
     deadline: AwareDatetime | None = None
     """After this moment the answer is worth nothing: not started any more, stopped when running."""
@@ -139,7 +140,7 @@ class GenerationRequest(StrictModel):
             return f"unknown field {name!r}: did you mean sampling.{name}?"
         return super().unknown_field(name)
 
-    @field_validator("stream", "webhook", "conversation_id", "lora")
+    @field_validator("webhook", "conversation_id", "lora")
     @classmethod
     def _refuse_what_no_worker_does_yet(cls, value: object) -> object:
         # Reserved names of the contract: refused by name, because ignoring them would look like an answer.

@@ -54,6 +54,8 @@ key or channel                          type       meaning and lifetime
                                                    ``started_at``; :data:`JOB_RECORD_SECONDS`
 ``fleet:idempotency:<tenant>:<key>``    hash       ``job_id``, ``body_digest``, ``enqueued_at``; as long as
                                                    the job's record
+``fleet:stream:<id>``                   stream     what a streamed job has said, as :mod:`producer.stream_entries` has
+                                                   it; an hour from the last entry
 ``celery-task-meta-<id>``               string     Celery's result, JSON; Celery's ``result_expires``
 ``celery-task-meta-<id>``               channel    the same JSON, published when it is stored
 ``/<db>.celeryev/task.sent``            channel    Celery's ``task-sent`` event, which Flower shows as PENDING
@@ -94,6 +96,7 @@ PRIORITY_SEPARATOR: Final = "\x06\x16"
 EVENT_EXCHANGE: Final = "celeryev"
 TASK_SENT_ROUTING_KEY: Final = "task.sent"
 
+_STREAM_PREFIX: Final = "fleet:stream:"
 _RESULT_PREFIX: Final = "celery-task-meta-"
 
 
@@ -229,6 +232,16 @@ def own_doorbell(consumer: str) -> str:
 def job_record(job_id: str) -> str:
     """The hash that says what is known of a job from the moment of submitting."""
     return f"fleet:job:{job_id}"
+
+
+def stream(job_id: str) -> str:
+    """The stream of what a job has said so far."""
+    return f"{_STREAM_PREFIX}{job_id}"
+
+
+def job_id_of_stream(name: str) -> str:
+    """The job id in a name that :func:`stream` made."""
+    return name.removeprefix(_STREAM_PREFIX)
 
 
 def idempotency(tenant: str | None, key: str) -> str:

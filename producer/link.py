@@ -12,6 +12,7 @@ from producer.connection import refuse_errors, was_cut_off
 from producer.redis_client import connect, database_of
 from producer.registry import declaration
 from producer.script import ScriptRun
+from producer.stream_entries import MOST_ENTRIES, read_said
 from producer.watch import found_results, look_run
 
 
@@ -125,6 +126,10 @@ class Link:
     def results(self, job_ids: Sequence[str]) -> dict[str, bytes]:
         """The stored results that are there."""
         return found_results(job_ids, self._run_again(look_run(job_ids)))
+
+    def said(self, job_id: str, after: str, block_ms: int | None) -> tuple[str, list[bytes]]:
+        """The next entries of a job's stream after the id given, waited for; and the last one's id."""
+        return read_said(self._redis.xread({keys.stream(job_id): after}, MOST_ENTRIES, block_ms), after)
 
     def subscription(self) -> PubSub:
         """A connection for published results; the caller closes it."""

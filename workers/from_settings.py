@@ -127,6 +127,7 @@ def consumption(settings: Settings, worker: str, engine: Engine) -> Consumption:
             settings.results.job_record_seconds,
             DrainPolicy(prefix_window_seconds=settings.worker.prefix_window_seconds),
         ),
+        stream_lifetime_seconds=settings.results.stream_expires_seconds,
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 class Paced:
     """Calls ``act`` on a thread of its own after :meth:`notify`, at most once in ``pause_seconds``.
 
-    ``act`` must not raise: what it cannot do now it leaves for the next call.
+    ``act`` must not raise: what it cannot do now it leaves for the next call. With ``acts_first`` it pauses afterwards
+    and not before: what comes alone is not late.
     """
 
-    def __init__(self, name: str, pause_seconds: float, act: Callable[[], None]) -> None:
+    def __init__(self, name: str, pause_seconds: float, act: Callable[[], None], *, acts_first: bool = False) -> None:
+        self._acts_first = acts_first
         self._pause_seconds = pause_seconds
         self._act = act
         self._is_due = threading.Event()
@@ -36,7 +38,10 @@ class Paced:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._is_due.wait()
-            self._stopping.wait(self._pause_seconds)  # for company
+            if not self._acts_first:
+                self._stopping.wait(self._pause_seconds)  # for company
             self._is_due.clear()  # before it looks: what comes after that look is for the next turn
             self._act()
+            if self._acts_first:
+                self._stopping.wait(self._pause_seconds)
         self._act()

@@ -168,7 +168,9 @@ class WorkerProcess:
         settings = self._settings.worker
         return PoolRuntime(
             host=self._host,
-            answerer=Answerer(self._host.engine, self._served, self._node, now=service.clock.now),
+            answerer=Answerer(
+                self._host.engine, self._served, self._node, now=service.clock.now, tellers=service.streams.teller
+            ),
             limits=batch_limits(self._settings, self._host.engine, service.leases.appetite),
             observer=self._metrics,
             journal=journal,

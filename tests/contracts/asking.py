@@ -23,7 +23,7 @@ def request(prompt: str | None = None, *, asked: dict[str, Any] | None = None, *
 
 
 def streamed(wanted: GenerationRequest) -> GenerationRequest:
-    """The same request, to be answered increment by increment (the contract reserves the word, engines can do it)."""
+    """The same request, to be answered increment by increment."""
     return wanted.model_copy(update={"stream": True})
 
 

@@ -190,12 +190,10 @@ def test_everything_on_the_wire_is_immutable(value: BaseModel, field: str) -> No
         setattr(value, field, "changed")
 
 
-@pytest.mark.parametrize("name", ["stream", "webhook", "conversation_id", "lora"])
+@pytest.mark.parametrize("name", ["webhook", "conversation_id", "lora"])
 def test_reserved_fields_are_refused_until_they_are_served(name: str) -> None:
     """Ignoring them would look like an answer."""
-    assert "not served" in refusal(
-        GenerationRequest, model="m", prompt="x", **{name: True if name == "stream" else "x"}
-    )
+    assert "not served" in refusal(GenerationRequest, model="m", prompt="x", **{name: "x"})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ all of them pass.
     ├── RequestRejected        this request can never work: answer it with ``code``, never retry
     ├── EngineOverloaded       no room now: the same request may work later, or elsewhere
     ├── GenerationFailed       this request broke inside a living engine
+    ├── CannotContinue         an answer that was begun elsewhere can not go on where it ended: begin anew
     └── EngineDead             the engine is gone: give every job back and end the process
 """
 
@@ -51,6 +52,10 @@ class GenerationFailed(EngineError):
     """The engine lives, but this request broke inside it."""
 
 
+class CannotContinue(EngineError):
+    """The answer can not go on where another attempt ended; the same request from its beginning may work."""
+
+
 class EngineDead(EngineError):
     """The engine is gone and will not come back in this process."""
 
@@ -70,6 +75,15 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """How far another attempt came with the one choice of this request."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    """What was told of them: the last tokens may say more than that."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One attempt at one job."""
 
@@ -80,6 +94,8 @@ class EngineRequest:
     """Scheduling priority, lower first; engines without priority scheduling ignore it."""
     patience: Patience = NO_PATIENCE
     """Whether it may wait for others to begin with, before the engine begins it."""
+    begun: Begun | None = None
+    """Go on from there: increments have what comes after, as if one attempt had done it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +108,8 @@ class ChoiceIncrement:
     """Tokens in this increment, not so far."""
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    token_ids: tuple[int, ...] = ()
+    """For a streamed request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +161,7 @@ class Engine(ABC):
             RequestRejected: bad request, e.g. longer than the context.
             EngineOverloaded: no room now.
             GenerationFailed: this request broke, the engine lives.
+            CannotContinue: it can not go on from what was begun.
             EngineDead: the engine is gone.
         """
 

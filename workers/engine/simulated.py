@@ -151,6 +151,8 @@ class SimulatedEngine(Engine):
         """See :meth:`Engine.generate`."""
         self._refuse_when_down()
         running = self._written(attempt.request)
+        if attempt.begun is not None:
+            running.go_on(attempt.begun)
         self._attempts[attempt.attempt_id] = running
         try:
             await self._entrance.enter(attempt.patience)
@@ -205,10 +207,13 @@ class SimulatedEngine(Engine):
     async def _paced(self, running: Attempt, extra_seconds: float) -> AsyncGenerator[Increment, None]:
         pace_seconds, length = self._options.seconds_per_token * self._device.slowdown, running.longest_tokens
         running.first_token_seconds = time.monotonic() - running.arrived + extra_seconds + pace_seconds
+        first = running.tokens_before
         step = 1 if running.request.stream else length
-        for sent in range(0, length, step):
+        if first >= length:
+            yield running.increment(first, first, is_last=True)
+        for sent in range(first, length, step):
             began = time.monotonic()
-            await running.wait(step * pace_seconds + (0 if sent else extra_seconds))
+            await running.wait(step * pace_seconds + (extra_seconds if sent == first else 0))
             if self._has_died:
                 raise EngineDead(DIED)
             if running.stopped.is_set():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from producer.contract import GenerationRequest
-from workers.engine.base import ChoiceIncrement, Increment
+from workers.engine.base import Begun, CannotContinue, ChoiceIncrement, Increment
 from workers.engine.simulated_text import Written
 
 
@@ -19,6 +19,8 @@ class Attempt:
     prompt_size_tokens: int
     choices: list[Written]
     arrived: float = field(default_factory=time.monotonic)
+    tokens_before: int = 0
+    """Of its one choice, those that another attempt has told."""
     first_token_seconds: float | None = None
     slot_given_at: float | None = None
     """When it got a slot, in seconds since the epoch."""
@@ -31,6 +33,17 @@ class Attempt:
     def longest_tokens(self) -> int:
         """Tokens of the longest choice."""
         return max(len(choice.pieces) for choice in self.choices)
+
+    def go_on(self, begun: Begun) -> None:
+        """Write from there.
+
+        Raises:
+            CannotContinue: another text was begun.
+        """
+        count, choice = len(begun.token_ids), self.choices[0]
+        if choice.token_ids[:count] != begun.token_ids or "".join(choice.pieces[:count]) != begun.text:
+            raise CannotContinue("the simulated engine writes something else than what was told")
+        self.tokens_before = count
 
     def stop(self) -> None:
         """End it early, wherever it is."""
@@ -51,7 +64,8 @@ class Attempt:
         for index, choice in enumerate(self.choices):
             pieces = choice.pieces[start:end]
             is_cut = is_last and len(choice.pieces) > end
-            if not pieces and not is_cut:
+            was_whole = is_last and start >= len(choice.pieces) == self.tokens_before
+            if not pieces and not is_cut and not was_whole:
                 continue
             ends_here = len(choice.pieces) <= end
             news.append(
@@ -61,6 +75,7 @@ class Attempt:
                     token_count=len(pieces),
                     finish_reason=choice.finish_reason if ends_here else "abort" if is_cut else None,
                     logprobs=None if choice.logprobs is None else choice.logprobs[start:end],
+                    token_ids=choice.token_ids[start:end] if self.request.stream else (),
                 )
             )
         return Increment(tuple(news), self.prompt_size_tokens, first_token_seconds=self.first_token_seconds)

@@ -34,6 +34,7 @@ class Written:
 
     pieces: tuple[str, ...]
     """The text, one piece per token; a piece that a stop string cut off is shorter than its token, or empty."""
+    token_ids: tuple[int, ...]
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...] | None
 
@@ -87,7 +88,7 @@ def _choice(prompt: tuple[str, ...], sampling: dict[str, Any], index: int, room_
     else:
         finish_reason = "stop"
     kept = min((text.index(stop) for stop in stops if stop in text), default=len(text))
-    return Written(_cut(drawn, text[:kept]), finish_reason, _logprobs(drawn, sampling.get("logprobs")))
+    return Written(_cut(drawn, text[:kept]), tuple(drawn), finish_reason, _logprobs(drawn, sampling.get("logprobs")))
 
 
 def _key(prompt: tuple[str, ...], sampling: dict[str, Any], index: int) -> bytes:

@@ -18,6 +18,7 @@ from workers.engine.base import (
     Increment,
 )
 from workers.engine.entrance import Entrance, group_jobs
+from workers.engine.vllm_begun import with_begun, without_begun
 from workers.engine.vllm_errors import GONE, engine_error
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_launch import Launch
@@ -85,13 +86,21 @@ class VllmEngine(Engine):
         prompt = await rendered(llm, request)
         await self._entrance.enter(attempt.patience)
         if self._attempts[attempt.attempt_id]:  # aborted while vLLM did not know it yet
-            yield _aborted(request)
+            yield _ended(request, "abort")
             return
+        taken_over = 0
+        if attempt.begun is not None:
+            going_on = with_begun(llm, prompt, params, attempt.begun)
+            if (params.max_tokens or 0) <= 0:  # it had all its tokens, and only its end was not told
+                yield _ended(request, "length", going_on.prompt_tokens)
+                return
+            prompt, taken_over = going_on.prompt, going_on.begun_tokens
         follows_priority = llm.vllm_config.scheduler_config.policy == "priority"
         outputs = llm.generate(prompt, params, attempt.attempt_id, priority=attempt.priority if follows_priority else 0)
         async with aclosing(outputs):
             async for output in outputs:
-                yield increment_of(output, params.logprobs or 0)
+                increment = increment_of(output, params.logprobs or 0, with_ids=request.stream)
+                yield without_begun(increment, taken_over) if taken_over else increment
 
     async def abort(self, attempt_id: str) -> None:
         """See :meth:`Engine.abort`."""
@@ -162,8 +171,6 @@ def kv_cache_tokens(cache: "CacheConfig") -> int | None:
     return min(blocks_tokens, own_tokens or blocks_tokens)
 
 
-def _aborted(request: GenerationRequest) -> Increment:
+def _ended(request: GenerationRequest, finish_reason: str, prompt_tokens: int = 0) -> Increment:
     count = request.sampling.resolved().get("n", 1)
-    return Increment(
-        choices=tuple(ChoiceIncrement(index, "", 0, finish_reason="abort") for index in range(count)), prompt_tokens=0
-    )
+    return Increment(tuple(ChoiceIncrement(index, "", 0, finish_reason) for index in range(count)), prompt_tokens)

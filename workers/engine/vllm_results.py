@@ -16,7 +16,7 @@ LEAST_LOGPROB: Final = -9999.0
 """Stands for minus infinity, which JSON has no word for."""
 
 
-def increment_of(output: "RequestOutput", alternatives: int) -> Increment:
+def increment_of(output: "RequestOutput", alternatives: int, *, with_ids: bool) -> Increment:
     """What is new in ``output``, with up to ``alternatives`` likeliest tokens beside each drawn one.
 
     Raises:
@@ -26,7 +26,7 @@ def increment_of(output: "RequestOutput", alternatives: int) -> Increment:
         raise GenerationFailed("vLLM ended this request with an internal error")
     metrics = output.metrics
     return Increment(
-        choices=tuple(_choice(choice, alternatives) for choice in output.outputs),
+        choices=tuple(_choice(choice, alternatives, with_ids=with_ids) for choice in output.outputs),
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         first_token_seconds=(metrics.first_token_latency or None) if metrics is not None else None,
@@ -41,7 +41,7 @@ def generated_tokens() -> int:
     return int(sum(sample.value for family in families for sample in family.samples if sample.name.endswith("_total")))
 
 
-def _choice(choice: "CompletionOutput", alternatives: int) -> ChoiceIncrement:
+def _choice(choice: "CompletionOutput", alternatives: int, *, with_ids: bool) -> ChoiceIncrement:
     logprobs = None
     if choice.logprobs is not None:
         logprobs = tuple(
@@ -55,6 +55,7 @@ def _choice(choice: "CompletionOutput", alternatives: int) -> ChoiceIncrement:
         token_count=len(choice.token_ids),
         finish_reason=choice.finish_reason,
         logprobs=logprobs,
+        token_ids=tuple(choice.token_ids) if with_ids else (),
     )
 
 

@@ -12,9 +12,10 @@ from workers.inference.admit import admit, remaining_seconds
 from workers.inference.classify import Failed, GivenBack, classify
 from workers.inference.decode import decode
 from workers.inference.delivery import Delivery
-from workers.inference.generate import generate
+from workers.inference.generate import Gathered, generate
 from workers.inference.record import record
 from workers.inference.retry import DEFAULT_RETRY_POLICY, RetryPolicy, retry_delay_seconds
+from workers.inference.telling import Teller, Telling, generate_telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Answerer:
     retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY
     now: Callable[[], float] = time.time
     """The clock that deadlines are judged by, in seconds since the epoch."""
+    tellers: Callable[[str, str], Teller] | None = None
+    """Who tells readers of a job under a delivery's tag; None: nobody reads."""
 
     async def answer(self, delivery: Delivery, patience: Patience = NO_PATIENCE) -> Outcome:
         """The outcome of one delivery. Never raises but for cancellation, so that a job always has an end.
@@ -50,10 +53,21 @@ class Answerer:
             request = decode(delivery.arguments)
             admit(request, self.served_model_name, self.now())
             attempt = EngineRequest(delivery.attempt_id, request, delivery.queue_priority, patience)
-            gathered = await generate(self.engine, attempt, remaining_seconds(request, self.now()))
+            gathered = await self._generated(attempt, delivery)
             return record(delivery, request, gathered, worker=self.worker, finished_at=time.time())
         except Exception as error:  # noqa: BLE001 - the one place where every error becomes an outcome
             return self._later(classify(error), delivery, request)
+
+    async def _generated(self, attempt: EngineRequest, delivery: Delivery) -> Gathered:
+        if not attempt.request.stream or self.tellers is None:
+            return await generate(self.engine, attempt, remaining_seconds(attempt.request, self.now()))
+        teller = self.tellers(delivery.job_id, delivery.tag)
+        try:
+            said = await teller.said()
+            left_seconds = remaining_seconds(attempt.request, self.now())
+            return await generate_telling(self.engine, attempt, Telling(teller, said), left_seconds)
+        finally:
+            teller.close()
 
     def _later(
         self, outcome: Failed | GivenBack, delivery: Delivery, request: GenerationRequest | None

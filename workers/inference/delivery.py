@@ -20,6 +20,8 @@ class Delivery:
     """1 for the first attempt of this submission."""
     retries: int = 0
     """How often this submission was put off because no engine had room."""
+    tag: str = ""
+    """The queue's name for this delivery."""
     queue_priority: int = 0
     """Celery's priority of the message, 0 first."""
     system: Mapping[str, Any] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Step 3: let the engine generate, and gather its increments."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from producer.contract import FailureCode, GenerationRequest, TokenLogprob
@@ -50,21 +51,34 @@ async def generate(engine: Engine, attempt: EngineRequest, time_left_seconds: fl
     """Everything that the engine generates for ``attempt``.
 
     Raises:
+        as :func:`generate_into`.
+    """
+    gathered = Gathered(choices={})
+    await generate_into(engine, attempt, time_left_seconds, gathered.add)
+    return gathered
+
+
+async def generate_into(
+    engine: Engine, attempt: EngineRequest, time_left_seconds: float | None, add: Callable[[Increment], None]
+) -> None:
+    """Add everything that the engine generates for ``attempt``.
+
+    Raises:
         RequestRejected: the engine's own reason, or ``expired`` when the deadline passes while it runs.
         EngineError: as :meth:`workers.engine.base.Engine.generate`.
     """
-    gathered = Gathered(choices={})
+    is_empty = True
     try:
         async with asyncio.timeout(time_left_seconds):
             async for increment in engine.generate(attempt):
-                gathered.add(increment)
+                add(increment)
+                is_empty = is_empty and not increment.choices
     except TimeoutError:
         raise RequestRejected(
             FailureCode.EXPIRED, f"the deadline {deadline_of(attempt.request)} passed while the job ran"
         ) from None
-    if not gathered.choices:
+    if is_empty:
         raise GenerationFailed("the engine ended the request without an output")
-    return gathered
 
 
 def deadline_of(request: GenerationRequest) -> str:

@@ -270,6 +270,7 @@ def _delivery(job_id: str, request: Mapping[str, Any]) -> Delivery:
         job_id=job_id,
         # The tag is this delivery's alone: the engine never sees one id twice.
         attempt_id=f"{job_id}/{delivery_tag(request)}",
+        tag=delivery_tag(request),
         arguments=request["args"],
         received_at=time.time(),
         attempt=retries + 1,

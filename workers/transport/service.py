@@ -19,6 +19,7 @@ from workers.transport.lease_store import LeasePolicy, LeaseStore
 from workers.transport.leases import Leases
 from workers.transport.ledger import Ledger
 from workers.transport.server_clock import ServerClock
+from workers.transport.stream_writer import StreamWriter
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Consumption:
     capacity: Capacity
     """What fits into its engine."""
     policy: LeasePolicy
+    stream_lifetime_seconds: int = 3600
+    """How long what a streamed job said is kept from its last entry."""
 
 
 class LeaseService:
@@ -62,6 +65,7 @@ class LeaseService:
             Limits(keys.queue(consumption.model), consumption.slots, consumption.batch_max_jobs),
         )
         install(self.intake)
+        self.streams = StreamWriter(connect(), consumption.model, consumption.stream_lifetime_seconds)
         self._keeper: LeaseKeeper | None = None
         self._listener: CancelListener | None = None
 
@@ -81,6 +85,7 @@ class LeaseService:
         self._listener = CancelListener(self._connect(), self._names, self.ledger, callbacks.on_cancelled)
         self._keeper.start()
         self._listener.start()
+        self.streams.start()
 
     def stop_claiming(self) -> None:
         """Take nothing more; safe in a signal handler."""
@@ -92,6 +97,7 @@ class LeaseService:
             self.intake.flush()
         except RedisError as error:
             log.warning("not acknowledged: %s", error, extra={"action": "acknowledgements_lost"})
+        self.streams.stop()
         if self._keeper is not None:
             self._keeper.stop()
         if self._listener is not None:

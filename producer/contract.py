@@ -114,7 +114,6 @@ class GenerationRequest(StrictModel):
     sampling: SamplingOptions = SamplingOptions()
     response_format: ResponseFormat | None = None
     stream: bool = False
-    """Its answer can be read while it is generated."""
     priority: Priority = Priority.NORMAL
     deadline: AwareDatetime | None = None
     """After this moment the answer is worth nothing: not started any more, stopped when running."""

@@ -1,0 +1,136 @@
+"""Where an interactive job's time goes while thousands of batch jobs are queued, stage by stage.
+
+``python -m benchmarks.flood --shape tiny --batch-jobs 400 --variant worker.refill_jobs=1 --variant ""``
+
+Per variant (settings with semicolons between them) a local fleet is started; interactive jobs of one token come at a
+steady rate, first to the idle fleet and then, some seconds after the batch jobs, into the flood. Each stage's p50 and
+p99 in milliseconds: ``queued`` in Redis (by its clock), ``engine`` from the engine taking it to its token, ``worker``
+all in the worker, ``total`` from submit to result.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from producer import AsyncProducer, GenerationResult
+from workers.bench.load import WORDS
+from workers.bench.shapes import model_folder
+from workers.local.stack import LocalStack
+
+MILLISECONDS = 1000
+WARM_UP_JOBS = 20
+
+
+def prompt(draw: random.Random) -> str:
+    """50 to 300 words."""
+    return " ".join(draw.choices(WORDS, k=draw.randint(50, 300)))
+
+
+async def interactive(producer: AsyncProducer, model: str, count: int, rate: float) -> list[tuple[float, Any]]:
+    """The seconds that each job took, and its result."""
+    draw = random.Random()  # noqa: S311 - fresh prompts, no secret
+
+    async def one(at: float) -> tuple[float, GenerationResult]:
+        await asyncio.sleep(at - time.perf_counter())
+        began_at = time.perf_counter()
+        sampling = {"max_tokens": 1, "ignore_eos": True}
+        job = await producer.submit(model=model, prompt=prompt(draw), sampling=sampling, priority="interactive")
+        result = await producer.result(job, timeout_seconds=60)
+        return time.perf_counter() - began_at, result
+
+    start = time.perf_counter()
+    return list(await asyncio.gather(*(one(start + number / rate) for number in range(count))))
+
+
+def stages(taken: list[tuple[float, Any]]) -> dict[str, dict[str, float]]:
+    """Percentiles of each stage."""
+    parts = {
+        "queued": [result.timings.queued_seconds or 0.0 for _, result in taken],
+        "engine": [result.timings.first_token_seconds or 0.0 for _, result in taken],
+        "worker": [result.timings.total_seconds for _, result in taken],
+        "total": [seconds for seconds, _ in taken],
+    }
+    return {name: percentiles([value * MILLISECONDS for value in values]) for name, values in parts.items()}
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """p50 and p99."""
+    cuts = statistics.quantiles(values, n=100)
+    return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)}
+
+
+async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Alone, then flooded."""
+    draw = random.Random()  # noqa: S311 - fresh prompts, no secret
+    async with AsyncProducer(url) as producer:
+        await interactive(producer, model, WARM_UP_JOBS, given.rate)
+        alone = await interactive(producer, model, given.jobs, given.rate)
+        low, high = given.output_tokens
+        flood = (
+            {
+                "model": model,
+                "prompt": prompt(draw),
+                "priority": "batch",
+                "sampling": {"max_tokens": draw.randint(low, high), "ignore_eos": True},
+            }
+            for _ in range(given.batch_jobs)
+        )
+        batch = [one.submission for one in await producer.submit_many(flood) if one.submission]
+        await asyncio.sleep(given.lead_seconds)
+        flooded = await interactive(producer, model, given.jobs, given.rate)
+        left = sum([(await producer.status(job)).state.value == "queued" for job in batch[-given.slots :]])
+    return {"alone": stages(alone), "flooded": stages(flooded), "last_batch_jobs_still_queued": left}
+
+
+def main() -> int:
+    """Measure every variant and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="tiny")
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--batch-jobs", type=int, default=3000)
+    parser.add_argument("--output-tokens", type=int, nargs=2, default=(32, 512))
+    parser.add_argument("--slots", type=int, default=256)
+    parser.add_argument("--lead-seconds", type=float, default=5.0)
+    parser.add_argument("--set", action="append", default=[], help="a setting of every variant, name=value")
+    parser.add_argument("--variant", action="append", help="settings of this variant: name=value;name=value")
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, options = model_folder(given.shape, Path(scratch))
+        usual = {f"engine.options.{name}": value for name, value in options.items()}
+        usual |= {"model.name": str(folder), "engine.options.max_num_seqs": given.slots}
+        for variant in given.variant or [""]:
+            overrides = usual | settings([*given.set, *filter(None, variant.split(";"))])
+            with tempfile.TemporaryDirectory() as home, LocalStack(Path(home), overrides) as stack:
+                stack.wait_until_ready()
+                settled = stack.settings
+                found[variant] = asyncio.run(measure(settled.redis.url, settled.model.served_as, given))
+            print(json.dumps({variant or "as it comes": found[variant]}), flush=True)
+            if given.output:
+                given.output.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+def settings(pairs: list[str]) -> dict[str, Any]:
+    """Settings by name, their values as JSON where they are."""
+    read: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            read[name] = json.loads(value)
+        except ValueError:
+            read[name] = value
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -234,6 +234,15 @@ class FlowerSettings(SettingsGroup):
     """Port; Flower's own default."""
 
 
+class GatewaySettings(SettingsGroup):
+    """Where the HTTP gateway listens."""
+
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    """Address to listen on; this machine only, because the gateway asks nobody who they are."""
+    port: Port = 8000
+    """Port; vLLM's own server's."""
+
+
 class LogSettings(SettingsGroup):
     """What is logged."""
 
@@ -253,4 +262,5 @@ class Settings(SettingsGroup):
     results: ResultSettings = ResultSettings()
     metrics: MetricsSettings = MetricsSettings()
     flower: FlowerSettings = FlowerSettings()
+    gateway: GatewaySettings = GatewaySettings()
     log: LogSettings = LogSettings()

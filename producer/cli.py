@@ -13,6 +13,7 @@ import typer
 
 from producer.cli_dead import dead
 from producer.cli_doctor import doctor
+from producer.cli_gateway import gateway
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_producer
 from producer.cli_queues import queues
@@ -108,6 +109,7 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     app.command()(stream)
     app.command()(status)
     app.command()(cancel)
+    app.command()(gateway)
     app.command()(doctor)
     app.add_typer(models, name="models")
     app.add_typer(queues, name="queues")

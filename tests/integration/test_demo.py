@@ -17,7 +17,14 @@ SIMULATED = ("--set", "engine.kind=simulated", "--set", "worker.gpus=none")
 
 def own_ports() -> list[str]:
     """Ports of this test alone: others start whole fleets beside it."""
-    return ["--set", f"metrics.port={free_port()}", "--set", f"flower.port={free_port()}"]
+    return [
+        "--set",
+        f"metrics.port={free_port()}",
+        "--set",
+        f"flower.port={free_port()}",
+        "--set",
+        f"gateway.port={free_port()}",
+    ]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -56,17 +63,19 @@ def test_the_demo_answers_every_section_and_leaves_nothing_running(tmp_path: Pat
 
 
 def test_up_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    """Server, worker and Flower come up together, serve a job from the command line, and go together."""
+    """Server, worker, gateway and Flower come up together, serve a job from the command line, and go together."""
     command = [*FLEET, "up", "--model", "sim", *SIMULATED, *own_ports()]
     log = tmp_path / "up.log"
     with log.open("wb") as output:
         up = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=output, stderr=output)
     try:
-        said = [re.compile(r"FLEET_REDIS_URL=(\S+)"), re.compile(r"Flower +(http\S+)")]
+        said = [re.compile(rf"{name}(http\S+|redis\S+)") for name in ("FLEET_REDIS_URL=", "Flower +", "OpenAI +")]
         eventually(lambda: all(line.search(log.read_text()) for line in said), what="the fleet is up", seconds=60)
-        address, flower = (line.search(log.read_text()) for line in said)
+        address, flower, openai = (line.search(log.read_text()) for line in said)
         assert address is not None
         assert flower is not None
+        assert openai is not None
+        eventually(lambda: '"sim"' in page_of(f"{openai[1]}/models")[1], what="the gateway knows the model", seconds=60)
         eventually(lambda: page_of(flower[1])[0] == 200, what="Flower answers", seconds=60)
         submitted = subprocess.run(
             [*FLEET, "submit", "--model", "sim", "--prompt", "hello", "--max-tokens", "3", "--wait"],

@@ -1,4 +1,4 @@
-"""Server, workers and Flower as processes of this machine, started together and stopped together."""
+"""Server, workers, gateway and Flower as processes of this machine, started together and stopped together."""
 
 import json
 import os
@@ -23,6 +23,7 @@ from workers.local.flower import flower_command, flower_environment
 POLL_SECONDS: Final = 0.2
 PAGE_TIMEOUT_SECONDS: Final = 2.0
 FLOWER_STOP_SECONDS: Final = 5.0
+GATEWAY_STOP_SECONDS: Final = 10.0
 LAST_LINES: Final = 15
 
 
@@ -74,6 +75,7 @@ class LocalStack:
         ports: dict[str, Any] = {
             "metrics.port": free_port(self.settings.metrics.port),
             "flower.port": free_port(self.settings.flower.port),
+            "gateway.port": free_port(self.settings.gateway.port),
         }
         if self._loaded.origins["redis.url"] == DEFAULT_ORIGIN:
             server = EmbeddedServer(self.folder / "valkey", free_port(6379))
@@ -94,6 +96,9 @@ class LocalStack:
         grace_seconds = self.settings.worker.drain_timeout_seconds + 30
         self._workers = self._run(command, "worker.log", address, grace_seconds)
         self._run(flower_command(self.settings), "flower.log", flower_environment(self.settings), FLOWER_STOP_SECONDS)
+        door = self.settings.gateway
+        gateway = [sys.executable, "-m", "producer.cli", "gateway", "--host", door.host, "--port", str(door.port)]
+        self._run(gateway, "gateway.log", address, GATEWAY_STOP_SECONDS)
 
     def _run(
         self, command: list[str], log_name: str, environ: Mapping[str, str], stop_seconds: float
@@ -131,6 +136,11 @@ class LocalStack:
     def flower_url(self) -> str:
         """Flower's address."""
         return f"http://{self.settings.flower.host}:{self.settings.flower.port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The HTTP gateway's address."""
+        return f"http://{self.settings.gateway.host}:{self.settings.gateway.port}"
 
 
 def free_port(wanted: int) -> int:

@@ -1,0 +1,122 @@
+"""OpenAI's API: chat completions, completions, models."""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from producer.async_client import AsyncProducer
+from producer.contract import GenerationRequest
+from producer.errors import FleetError, UnknownModel
+from producer.gateway.errors import body, of_fleet
+from producer.gateway.openai_requests import ChatRequest, Common, CompletionRequest
+from producer.gateway.openai_responses import Chunks, Head, whole
+from producer.gateway.translation import chat_job, completion_job
+from producer.gateway.waiting import CLIENT_CLOSED_REQUEST, ClientGone, Events, EventStream, awaited, begun, event
+from producer.jobs import ModelDeclaration, Submission
+from producer.stream_reading import StreamDelta, StreamEnded, StreamEvent, StreamRestarted
+
+DONE = b"data: [DONE]\n\n"
+RESTARTED = "the worker died, and the answer can not go on where it ended: send the request again"
+
+router = APIRouter(prefix="/v1")
+
+
+def producer_of(request: Request) -> AsyncProducer:
+    """The app's producer."""
+    producer: AsyncProducer = request.app.state.producer
+    return producer
+
+
+Fleet = Annotated[AsyncProducer, Depends(producer_of)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=256)]
+
+
+@router.post("/chat/completions")
+async def chat_completions(
+    asked: ChatRequest, request: Request, fleet: Fleet, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Answer a conversation's next turn; the model's own chat template is rendered where its tokenizer is."""
+    return await _answered(chat_job(asked), asked, request, fleet, idempotency_key)
+
+
+@router.post("/completions")
+async def completions(
+    asked: CompletionRequest, request: Request, fleet: Fleet, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Go on from a prompt."""
+    return await _answered(completion_job(asked), asked, request, fleet, idempotency_key)
+
+
+async def _answered(
+    job: GenerationRequest, asked: Common, request: Request, fleet: AsyncProducer, idempotency_key: str | None
+) -> Response:
+    submission = await fleet.submit(job.model_copy(update={"idempotency_key": idempotency_key}))
+    head = Head(submission.job_id, job.model, int(time.time()), is_chat=isinstance(asked, ChatRequest))
+    if job.stream:
+        told = await begun(fleet.stream(submission))
+        wants_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        cancel = partial(_cancel, fleet, submission, idempotency_key)
+        return EventStream(_events(told, Chunks(head, with_usage=wants_usage), cancel, wants_usage=wants_usage), cancel)
+    try:
+        result = await awaited(request.receive, fleet, submission, is_shared=idempotency_key is not None)
+    except ClientGone:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return JSONResponse(whole(head, result))
+
+
+async def _cancel(fleet: AsyncProducer, job: Submission, idempotency_key: str | None) -> None:
+    # Whoever names a job by a key may come back for it, or be there twice.
+    if idempotency_key is None:
+        await fleet.cancel(job)
+
+
+async def _events(
+    told: AsyncGenerator[StreamEvent, None],
+    chunks: Chunks,
+    cancel: Callable[[], Awaitable[None]],
+    *,
+    wants_usage: bool,
+) -> Events:
+    """As OpenAI streams them. Its protocol can not take text back, so an answer that begins anew is an error."""
+    try:
+        async with aclosing(told):
+            async for news in told:
+                match news:
+                    case StreamDelta():
+                        yield event(chunks.deltas(news.choices), event_id=news.position)
+                    case StreamRestarted() if chunks.has_text:
+                        await cancel()
+                        yield event(body(500, RESTARTED, code="restarted"))
+                        return
+                    case StreamEnded():
+                        if wants_usage:
+                            yield event(chunks.usage(news.result.usage), event_id=news.position)
+                        yield DONE
+    except FleetError as error:
+        yield event(of_fleet(error)[1])
+
+
+@router.get("/models")
+async def models(fleet: Fleet) -> dict[str, Any]:
+    """Every model that jobs may name."""
+    known = await fleet.models()
+    return {"object": "list", "data": [_model(name, declared) for name, declared in known.items()]}
+
+
+@router.get("/models/{name:path}")
+async def model(name: str, fleet: Fleet) -> dict[str, Any]:
+    """One of them."""
+    known = await fleet.models()
+    if name not in known:
+        raise UnknownModel(name, known)
+    return _model(name, known[name])
+
+
+def _model(name: str, declared: ModelDeclaration) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(declared.since), "owned_by": declared.declared_by}

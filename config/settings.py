@@ -1,6 +1,7 @@
 """Every setting: its name, unit, bounds, default, and the reason for the default."""
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +22,14 @@ OPTIONS_WITH_OWN_SETTING: Final = {
 
 def _without_none_word(value: Any) -> Any:  # noqa: ANN401 - a value before validation
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether nobody else can reach this address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _upper(value: Any) -> Any:  # noqa: ANN401 - a value before validation
@@ -237,10 +246,19 @@ class FlowerSettings(SettingsGroup):
 class GatewaySettings(SettingsGroup):
     """Where the HTTP gateway listens."""
 
-    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
-    """Address to listen on; this machine only, because the gateway asks nobody who they are."""
     port: Port = 8000
     """Port; vLLM's own server's."""
+    host: Host = "127.0.0.1"
+    """Address to listen on; without keys it must be this machine's own."""
+    require_keys: bool = False
+    """Answer only to who has a key (``fleet keys create NAME``)."""
+
+    @field_validator("require_keys")
+    @classmethod
+    def _is_needed_beyond_this_machine(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's
+        if not value and not is_this_machine(host := info.data.get("host", "localhost")):
+            raise ValueError(f"must be true with gateway.host {host!r}, which others can reach")
+        return value
 
 
 class LogSettings(SettingsGroup):

@@ -24,6 +24,10 @@ class AsyncControlLink(AsyncLink):
         """Remove them; whether there were any."""
         return bool(await self._redis.hdel(keys.TENANTS, field))
 
+    async def api_keys(self) -> Mapping[bytes, bytes]:
+        """The hash of the gateway's keys."""
+        return cast("Mapping[bytes, bytes]", await self._redis.hgetall(keys.API_KEYS))
+
     async def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
         return cast("Sequence[bytes]", await self._run_again(run))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from producer.api_keys import ApiKey, read_keys
 from producer.async_control_link import AsyncControlLink
 from producer.connection import asking
 from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_replay, replayed_job
@@ -58,6 +59,11 @@ class AsyncOperations:
         """Give a tenant the terms of everybody again; see :meth:`producer.Producer.forget_tenant`."""
         with asking(self._url):
             return await self._link.forget_tenant(tenant_field(tenant))
+
+    async def api_keys(self) -> dict[str, ApiKey]:
+        """The gateway's keys by their digest."""
+        with asking(self._url):
+            return read_keys(await self._link.api_keys())
 
     async def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
         """Dead letters, the latest first; see :meth:`producer.Producer.dead_letters`."""

@@ -14,6 +14,7 @@ import typer
 from producer.cli_dead import dead
 from producer.cli_doctor import doctor
 from producer.cli_gateway import gateway
+from producer.cli_keys import keys
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_producer
 from producer.cli_queues import queues
@@ -114,6 +115,7 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     app.add_typer(models, name="models")
     app.add_typer(queues, name="queues")
     app.add_typer(tenants, name="tenants")
+    app.add_typer(keys, name="keys")
     app.add_typer(dead, name="dead")
     for command in commands:
         try:

@@ -24,6 +24,18 @@ class ControlLink(Link):
         """Remove them; whether there were any."""
         return bool(self._redis.hdel(keys.TENANTS, field))
 
+    def api_keys(self) -> Mapping[bytes, bytes]:
+        """The hash of the gateway's keys."""
+        return cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.API_KEYS))
+
+    def add_key(self, digest: str, value: bytes) -> None:
+        """Let a key open the gateway."""
+        self._redis.hset(keys.API_KEYS, digest, value)
+
+    def revoke_key(self, digest: str) -> bool:
+        """Let it open nothing; whether it did."""
+        return bool(self._redis.hdel(keys.API_KEYS, digest))
+
     def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
         return cast("Sequence[bytes]", self._run_again(run))

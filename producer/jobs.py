@@ -84,6 +84,7 @@ class JobStatus:
     worker: str | None = None
     failure: Failure | None = None
     """Set for ``failed`` and ``cancelled``."""
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

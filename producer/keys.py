@@ -47,6 +47,8 @@ key or channel                          type       meaning and lifetime
                                         set
 ``fleet:models``                        hash       model name to JSON ``{"declared_by": "worker"|"operator",
                                                    "since": seconds}``; for ever
+``fleet:keys``                          hash       SHA-256 of a key of the gateway to JSON ``{"name", "role",
+                                                   "tenant", "created_at"}``; until it is revoked
 ``fleet:limits``                        hash       model name to the most jobs of it that may wait, over all its
                                                    lanes; for ever
 ``fleet:job:<id>``                      hash       ``token``, ``model``, ``tenant``, ``priority``,
@@ -80,6 +82,7 @@ JOB_RECORD_SECONDS: Final = 7 * 24 * 3600
 MODELS: Final = "fleet:models"
 TENANTS: Final = "fleet:tenants"
 LIMITS: Final = "fleet:limits"
+API_KEYS: Final = "fleet:keys"
 DEAD_LETTERS: Final = "fleet:dead"
 DEAD_LETTER_INDEX: Final = "fleet:dead:index"
 

@@ -1,7 +1,9 @@
 """What an operator asks of a fleet: which models it takes, how long its queues may get, and its dead letters."""
 
+import time
 from collections.abc import Iterable
 
+from producer.api_keys import ApiKey, Role, digest_of, digest_with_id, encoded_key, key_for, new_secret, read_keys
 from producer.connection import asking
 from producer.control_link import ControlLink
 from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_replay, replayed_job
@@ -100,6 +102,44 @@ class Operations:
         """
         with asking(self._url):
             return self._link.forget_tenant(tenant_field(tenant))
+
+    def create_key(self, name: str, *, role: Role = Role.PRODUCER, tenant: str | None = None) -> str:
+        """Make a key of the gateway; it is returned this once, and kept nowhere.
+
+        A producer's key submits jobs of ``tenant`` (unless given, the tenant of the key's own name) and sees those
+        alone; an operator's sees all.
+
+        Raises:
+            InvalidRequest: no key or tenant may have this name, or an operator's key is to have a tenant.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        secret = new_secret()
+        digest = digest_of(secret)
+        key = key_for(digest, name, role, tenant, time.time())
+        with asking(self._url):
+            self._link.add_key(digest, encoded_key(key))
+        return secret
+
+    def api_keys(self) -> list[ApiKey]:
+        """What is known of each of the gateway's keys, the oldest first.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            known = read_keys(self._link.api_keys())
+        return sorted(known.values(), key=lambda key: key.created_at)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Let a key open nothing any more; gateways notice within seconds.
+
+        Raises:
+            InvalidRequest: there is no such key.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            digest = digest_with_id(read_keys(self._link.api_keys()), key_id)
+            self._link.revoke_key(digest)
 
     def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
         """Dead letters, of one model or of all, the latest first.

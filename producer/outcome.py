@@ -115,6 +115,7 @@ def status_of(job_id: str, record: Mapping[bytes, bytes], meta: bytes | None) ->
         started_at=_seconds(fields.get("started_at")),
         worker=(result.worker if result else None) or fields.get("worker") or _started_by(stored),
         failure=outcome if isinstance(outcome, Failure) else None,
+        tenant=fields.get("tenant") or None,
     )
 
 

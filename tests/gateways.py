@@ -13,11 +13,11 @@ from tests.waiting import eventually, free_port
 
 
 @contextmanager
-def running_gateway(redis_url: str, folder: Path) -> Iterator[str]:
+def running_gateway(redis_url: str, folder: Path, *arguments: str) -> Iterator[str]:
     """Its address; it has stopped by itself afterwards."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [*FLEET, "gateway", "--port", str(port)]
+    command = [*FLEET, "gateway", "--port", str(port), *arguments]
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, env=os.environ | {"FLEET_REDIS_URL": redis_url}, stdout=log, stderr=log)
     try:

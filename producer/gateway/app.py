@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from producer.async_client import AsyncProducer
 from producer.contract import MAX_MESSAGE_BYTES
 from producer.gateway import errors, jobs_routes, openai_routes
+from producer.gateway.callers import Doorkeeper, KeyRing
 
 TITLE: Final = "Inference Fleet"
 TOO_LARGE: Final = f"the body has more than {MAX_MESSAGE_BYTES:,} bytes, which no job may have"
@@ -45,13 +46,14 @@ class SizeLimit:
         await self._app(scope, counted, send)
 
 
-def create_app(redis_url: str) -> FastAPI:
+def create_app(redis_url: str, *, require_keys: bool) -> FastAPI:
     """The app for a fleet; it connects when it starts and closes its producer when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncProducer(redis_url) as producer:
             app.state.producer = producer
+            app.state.keys = KeyRing(producer, is_asked_for=require_keys)
             yield
 
     app = FastAPI(title=TITLE, lifespan=lifespan)
@@ -59,6 +61,7 @@ def create_app(redis_url: str) -> FastAPI:
     app.include_router(jobs_routes.router)
     app.add_api_route("/health", health, methods=["GET"])
     app.add_middleware(SizeLimit)
+    app.add_middleware(Doorkeeper)  # the last that is added is the first to be asked
     errors.install(app)
     return app
 

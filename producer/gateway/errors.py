@@ -37,6 +37,15 @@ class BadParameter(Exception):
         self.parameter = parameter
 
 
+class NotAllowed(Exception):
+    """The caller may not do that."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
 def body(status: int, message: str, *, code: str | None = None, parameter: str | None = None) -> dict[str, Any]:
     """An error's body."""
     return {"error": {"message": message, "type": _kind(status), "param": parameter, "code": code}}
@@ -81,6 +90,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, BadParameter)  # noqa: S101 - registered for it alone
         return answer(400, body(400, str(error), code="invalid_parameter", parameter=error.parameter))
 
+    def not_allowed(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, NotAllowed)  # noqa: S101 - registered for it alone
+        return answer(error.status, body(error.status, str(error), code=error.code))
+
     def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
         return answer(400, _refusal(error.errors()))
@@ -95,6 +108,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(FleetError, fleet_error)
     app.add_exception_handler(BadParameter, bad_parameter)
+    app.add_exception_handler(NotAllowed, not_allowed)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ValidationError, broken_contract)
     app.add_exception_handler(HTTPException, http_error)

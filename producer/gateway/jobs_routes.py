@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from producer.contract import GenerationRequest
 from producer.errors import FleetError, InvalidRequest, ResultNotReady
+from producer.gateway.callers import Known, seen
 from producer.gateway.errors import of_fleet
 from producer.gateway.openai_routes import Fleet, IdempotencyKey
 from producer.gateway.waiting import Events, EventStream, begun, event
@@ -23,35 +24,37 @@ router = APIRouter(prefix="/v1/jobs")
 
 @router.post("", status_code=202)
 async def submit(
-    job: GenerationRequest, fleet: Fleet, response: Response, idempotency_key: IdempotencyKey = None
+    job: GenerationRequest, fleet: Fleet, caller: Known, response: Response, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """Queue a job; the same ``Idempotency-Key`` names the same job."""
     if idempotency_key is not None:
         if job.idempotency_key not in (None, idempotency_key):
             raise InvalidRequest("the header Idempotency-Key and the field idempotency_key differ: give one of them")
         job = job.model_copy(update={"idempotency_key": idempotency_key})
-    submission = await fleet.submit(job)
+    submission = await fleet.submit(caller.own(job))
     response.headers["Location"] = f"/v1/jobs/{submission.job_id}"
     return {"id": submission.job_id, "enqueued_at": submission.enqueued_at, "duplicate": submission.duplicate}
 
 
 @router.get("/{job_id}")
-async def status(job_id: str, fleet: Fleet) -> dict[str, Any]:
+async def status(job_id: str, fleet: Fleet, caller: Known) -> dict[str, Any]:
     """Where a job stands; times are seconds since the epoch."""
-    return _status(await fleet.status(job_id))
+    return _status(await seen(fleet, caller, job_id))
 
 
 @router.delete("/{job_id}")
-async def cancel(job_id: str, fleet: Fleet) -> dict[str, Any]:
+async def cancel(job_id: str, fleet: Fleet, caller: Known) -> dict[str, Any]:
     """Stop it, queued or running; the outcome is ``cancelled``, ``already_cancelled`` or ``ended``."""
+    await seen(fleet, caller, job_id)
     return {"id": job_id, "outcome": (await fleet.cancel(job_id)).value}
 
 
 @router.get("/{job_id}/result")
 async def result(
-    job_id: str, fleet: Fleet, wait: Annotated[float, Query(ge=0, le=MOST_WAIT_SECONDS)] = 0
+    job_id: str, fleet: Fleet, caller: Known, wait: Annotated[float, Query(ge=0, le=MOST_WAIT_SECONDS)] = 0
 ) -> JSONResponse:
     """The answer, waited for so many seconds; 202 while there is none, and the job's own error where it failed."""
+    await seen(fleet, caller, job_id)
     try:
         answer = await fleet.result(job_id, timeout_seconds=wait)
     except ResultNotReady:
@@ -64,6 +67,7 @@ async def result(
 async def events(
     job_id: str,
     fleet: Fleet,
+    caller: Known,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[str, Query(description="As the header Last-Event-ID, for who can not set it.")] = "",
 ) -> EventStream:
@@ -71,6 +75,7 @@ async def events(
 
     Each has an id; ``Last-Event-ID`` goes on from there. A reader that leaves does not cancel the job.
     """
+    await seen(fleet, caller, job_id)
     told = await begun(fleet.stream(job_id, after=last_event_id or after))
 
     async def sent() -> Events:
@@ -106,6 +111,7 @@ def _status(known: JobStatus) -> dict[str, Any]:
         "id": known.job_id,
         "state": known.state.value,
         "model": known.model,
+        "tenant": known.tenant,
         "enqueued_at": known.enqueued_at,
         "started_at": known.started_at,
         "worker": known.worker,

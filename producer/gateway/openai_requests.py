@@ -83,7 +83,7 @@ class Common(OpenAIModel):
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     user: Name | None = None
-    """The tenant that the job is for."""
+    """The tenant that the job is for; where a key tells the tenant, a note in its metadata."""
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None

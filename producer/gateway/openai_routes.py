@@ -13,6 +13,7 @@ from starlette.responses import Response
 from producer.async_client import AsyncProducer
 from producer.contract import GenerationRequest
 from producer.errors import FleetError, UnknownModel
+from producer.gateway.callers import Known
 from producer.gateway.errors import body, of_fleet
 from producer.gateway.openai_requests import ChatRequest, Common, CompletionRequest
 from producer.gateway.openai_responses import Chunks, Head, whole
@@ -39,32 +40,32 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=256)]
 
 @router.post("/chat/completions")
 async def chat_completions(
-    asked: ChatRequest, request: Request, fleet: Fleet, idempotency_key: IdempotencyKey = None
+    asked: ChatRequest, request: Request, fleet: Fleet, caller: Known, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Answer a conversation's next turn; the model's own chat template is rendered where its tokenizer is."""
-    return await _answered(chat_job(asked), asked, request, fleet, idempotency_key)
+    job = caller.own_for(chat_job(asked), asked.user).model_copy(update={"idempotency_key": idempotency_key})
+    return await _answered(job, asked, request, fleet)
 
 
 @router.post("/completions")
 async def completions(
-    asked: CompletionRequest, request: Request, fleet: Fleet, idempotency_key: IdempotencyKey = None
+    asked: CompletionRequest, request: Request, fleet: Fleet, caller: Known, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Go on from a prompt."""
-    return await _answered(completion_job(asked), asked, request, fleet, idempotency_key)
+    job = caller.own_for(completion_job(asked), asked.user).model_copy(update={"idempotency_key": idempotency_key})
+    return await _answered(job, asked, request, fleet)
 
 
-async def _answered(
-    job: GenerationRequest, asked: Common, request: Request, fleet: AsyncProducer, idempotency_key: str | None
-) -> Response:
-    submission = await fleet.submit(job.model_copy(update={"idempotency_key": idempotency_key}))
+async def _answered(job: GenerationRequest, asked: Common, request: Request, fleet: AsyncProducer) -> Response:
+    submission = await fleet.submit(job)
     head = Head(submission.job_id, job.model, int(time.time()), is_chat=isinstance(asked, ChatRequest))
     if job.stream:
         told = await begun(fleet.stream(submission))
         wants_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        cancel = partial(_cancel, fleet, submission, idempotency_key)
+        cancel = partial(_cancel, fleet, submission, job.idempotency_key)
         return EventStream(_events(told, Chunks(head, with_usage=wants_usage), cancel, wants_usage=wants_usage), cancel)
     try:
-        result = await awaited(request.receive, fleet, submission, is_shared=idempotency_key is not None)
+        result = await awaited(request.receive, fleet, submission, is_shared=job.idempotency_key is not None)
     except ClientGone:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return JSONResponse(whole(head, result))
@@ -103,14 +104,14 @@ async def _events(
 
 
 @router.get("/models")
-async def models(fleet: Fleet) -> dict[str, Any]:
+async def models(fleet: Fleet, _: Known) -> dict[str, Any]:
     """Every model that jobs may name."""
     known = await fleet.models()
     return {"object": "list", "data": [_model(name, declared) for name, declared in known.items()]}
 
 
 @router.get("/models/{name:path}")
-async def model(name: str, fleet: Fleet) -> dict[str, Any]:
+async def model(name: str, fleet: Fleet, _: Known) -> dict[str, Any]:
     """One of them."""
     known = await fleet.models()
     if name not in known:

@@ -68,7 +68,7 @@ def completion_job(asked: CompletionRequest) -> GenerationRequest:
 def _common(asked: Common) -> dict[str, Any]:
     if asked.stream_options is not None and not asked.stream:
         raise BadParameter("stream_options", "stream_options needs stream = true")
-    return {"model": asked.model, "tenant": asked.user, "priority": asked.priority, "stream": bool(asked.stream)}
+    return {"model": asked.model, "priority": asked.priority, "stream": bool(asked.stream)}
 
 
 def _sampling(asked: Common, max_tokens: int) -> dict[str, Any]:

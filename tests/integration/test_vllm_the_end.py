@@ -51,6 +51,7 @@ def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
 def test_vllms_processes_end_by_themselves_when_the_worker_is_killed(vllm_fleet: RunningFleet) -> None:
     """No orphan keeps the model in memory, even with no supervisor to kill it."""
     assert vllm_fleet.process is not None
+    vllm_fleet.wait_until_ready()  # the test before may have been answered before its kill: then it starts again now
     worker = vllm_fleet.worker_processes()[0]
     orphans = [psutil.Process(pid) for pid in engine_processes(worker.pid)]
     with paused(psutil.Process(vllm_fleet.process.pid)):

@@ -98,6 +98,7 @@ class LocalStack:
         self._run(flower_command(self.settings), "flower.log", flower_environment(self.settings), FLOWER_STOP_SECONDS)
         door = self.settings.gateway
         gateway = [sys.executable, "-m", "producer.cli", "gateway", "--host", door.host, "--port", str(door.port)]
+        gateway += ["--require-keys"] if door.require_keys else []
         self._run(gateway, "gateway.log", address, GATEWAY_STOP_SECONDS)
 
     def _run(

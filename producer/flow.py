@@ -24,7 +24,8 @@ def flow_of(request: GenerationRequest) -> dict[str, str] | None:
         "tenant": escaped_tenant(request.tenant),
         "prompt": str(request.prompt_bytes) if ids is None else f"t{len(ids)}",
         "output": output_tokens,
-        "deadline": "" if request.deadline is None else f"{request.deadline.timestamp():.6f}",
+        # One that passed before 1970 is as passed as any; the scripts know no negative moments.
+        "deadline": "" if request.deadline is None else f"{max(0.0, request.deadline.timestamp()):.6f}",
         "prefix": prefix,
     }
 

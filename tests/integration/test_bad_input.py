@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -128,3 +129,14 @@ def test_job_ids_that_celery_never_made_are_fine(fleet: RunningFleet, producer: 
     with fleet.celery() as app:
         app.send_task("fleet.generate", args=[request], queue=f"fleet.{fleet.served}", task_id=job_id).get(timeout=60)
     assert producer.result(job_id, timeout_seconds=60).id == job_id
+
+
+@pytest.mark.parametrize("year", [1, 18, 1969, 2001])
+def test_a_deadline_that_passed_long_ago_has_passed(fleet: RunningFleet, year: int) -> None:
+    """Also one before the epoch that clocks count from: the job is queued, and answered as expired."""
+    with fleet.producer() as producer:
+        job = producer.submit(model=fleet.served, prompt="x", deadline=datetime(year, 6, 16, tzinfo=UTC))
+        with pytest.raises(InferenceFailed) as failed:
+            producer.result(job, timeout_seconds=60)
+        assert failed.value.code == "expired"
+        assert is_serving(fleet, producer)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from config.errors import SettingsError
 from config.loading import load_settings
 from config.names import group_names, setting_names
-from config.settings import ModelSettings, RedisSettings, Settings
+from config.settings import GatewaySettings, ModelSettings, RedisSettings, Settings
 
 
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting's value
@@ -214,3 +214,13 @@ def test_refused_address_is_not_repeated(url: str) -> None:
         load(redis__url=url)
     assert "redis.url (command line)" in str(refusal.value)
     assert not {"ses", "ame", "sesame"} & set(str(refusal.value).replace("/", " ").split())
+
+
+def test_a_gateway_that_others_can_reach_asks_for_keys() -> None:
+    """And one that nobody else can reach need not."""
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert not GatewaySettings(host=host).require_keys
+    for host in ("0.0.0.0", "10.0.0.5", "gateway.example"):  # noqa: S104 - to be refused
+        with pytest.raises(ValidationError, match="which others can reach"):
+            GatewaySettings(host=host)
+        assert GatewaySettings(host=host, require_keys=True).host == host

@@ -106,6 +106,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         return answer(error.status_code, body(error.status_code, str(error.detail)))
 
+    def broken(_: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again afterwards, so that the log has it; the caller is told nothing of our insides.
+        return answer(500, body(500, f"an error in the gateway: {type(error).__name__}", code=FailureCode.INTERNAL))
+
+    app.add_exception_handler(Exception, broken)
     app.add_exception_handler(FleetError, fleet_error)
     app.add_exception_handler(BadParameter, bad_parameter)
     app.add_exception_handler(NotAllowed, not_allowed)

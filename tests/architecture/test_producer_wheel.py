@@ -78,7 +78,8 @@ def test_the_wheel_has_one_top_level_package_and_all_of_its_files(producer_venv:
     names = zipfile.ZipFile(producer_venv.wheel).namelist()
 
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"producer"}
-    sources = {f"producer/{path.name}" for path in (ROOT / "producer").iterdir() if path.suffix in {".py", ".lua"}}
+    files = (path for path in (ROOT / "producer").rglob("*") if path.suffix in {".py", ".lua"})
+    sources = {str(path.relative_to(ROOT)) for path in files}
     assert sources | {"producer/py.typed"} <= set(names)
     assert not any(name.endswith("pyproject.toml") or "__pycache__" in name for name in names)
 
@@ -131,3 +132,10 @@ def test_its_command_line_works_alone(producer_venv: ProducerVenv, redis_url: st
     assert "submit" in producer_venv.run("fleet", "--help", cwd=tmp_path)
     producer_venv.run("fleet", "models", "declare", "m", "--redis-url", redis_url, cwd=tmp_path)
     assert "m\toperator" in producer_venv.run("fleet", "models", "list", "--redis-url", redis_url, cwd=tmp_path)
+
+
+def test_the_gateway_says_which_packages_it_misses(producer_venv: ProducerVenv) -> None:
+    """The light install has no web server in it."""
+    command = [producer_venv.folder / "bin" / "fleet", "gateway"]
+    done = subprocess.run(command, cwd=producer_venv.folder, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "pip install 'inference-fleet-producer[gateway]'" in done.stderr) == (1, True)

@@ -33,7 +33,7 @@ class RecordedSlots(Slots):
 
     def leave(self, attempt: Attempt) -> None:
         """As the base class."""
-        if attempt.has_slot:
+        if attempt.slot_given_at is not None:
             changes.append((time.monotonic(), -1))
         super().leave(attempt)
 

@@ -163,8 +163,8 @@ def test_a_stream_that_fails_at_once_has_a_status(client: OpenAI) -> None:
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_client_that_leaves_cancels_its_job(address: str, fleet: RunningFleet, *, is_streamed: bool) -> None:
     """Its slot is free at once; with an Idempotency-Key the job stays, for the client's next try."""
-    asked = GREEDY | {"messages": USER, "max_tokens": 1500, "ignore_eos": True, "stream": is_streamed}
-    with httpx.Client(base_url=f"{address}/v1", timeout=1.0) as client:
+    asked = GREEDY | {"messages": USER, "max_tokens": 2000, "ignore_eos": True, "stream": is_streamed}
+    with httpx.Client(base_url=f"{address}/v1", timeout=30.0 if is_streamed else 3.0) as client:
         for headers in ({}, {"Idempotency-Key": "stays"}):
             request = client.build_request("POST", "/chat/completions", json=asked, headers=headers)
             if is_streamed:
@@ -193,7 +193,7 @@ def read(chunks: Iterable[ChatCompletionChunk], fleet: RunningFleet) -> str:
 
 def test_when_the_worker_dies_the_stream_goes_on(client: OpenAI, fleet: RunningFleet) -> None:
     """Its client reads the whole text, as if nothing had happened."""
-    asked = GREEDY | {"max_tokens": 120, "messages": USER, "extra_body": {"ignore_eos": True}}
+    asked = GREEDY | {"max_tokens": 400, "messages": USER, "extra_body": {"ignore_eos": True}}
     whole = client.chat.completions.create(**asked)
     text = read(client.chat.completions.create(stream=True, **asked), fleet)
     assert text == whole.choices[0].message.content
@@ -201,7 +201,7 @@ def test_when_the_worker_dies_the_stream_goes_on(client: OpenAI, fleet: RunningF
 
 def test_an_answer_that_can_not_go_on_is_an_error_and_not_two_texts(client: OpenAI, fleet: RunningFleet) -> None:
     """OpenAI's protocol can not take back what was sent."""
-    asked = GREEDY | {"max_tokens": 120, "messages": USER, "extra_body": {"ignore_eos": True}}
+    asked = GREEDY | {"max_tokens": 400, "messages": USER, "extra_body": {"ignore_eos": True}}
     stream = client.chat.completions.create(stream=True, frequency_penalty=0.5, **asked)
     with pytest.raises(openai.APIError, match="send the request again"):
         read(stream, fleet)

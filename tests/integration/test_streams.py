@@ -25,7 +25,7 @@ from producer.cli import build_app
 from tests.running import VLLM_OPTIONS, RunningFleet, simulated
 from tests.unit.test_stream_reading import heard
 
-GREEDY: dict[str, Any] = {"max_tokens": 120, "temperature": 0.0, "ignore_eos": True}
+GREEDY: dict[str, Any] = {"max_tokens": 400, "temperature": 0.0, "ignore_eos": True}
 PENALIZED: dict[str, Any] = GREEDY | {"temperature": 0.8, "frequency_penalty": 0.5, "seed": 3}
 WAIT_SECONDS = 120.0
 
@@ -72,7 +72,7 @@ def fleet(redis_url: str, tmp_path: Path) -> Iterator[RunningFleet]:
 
 @contextmanager
 def slow(redis_url: str, folder: Path) -> Iterator[RunningFleet]:
-    """A fleet whose jobs take a second or two."""
+    """A fleet whose jobs take four seconds: longer than a busy machine may let anybody wait."""
     fleet = simulated(redis_url, folder, seconds_per_token=0.01, max_num_seqs=8)
     fleet.options = dict(fleet.options) | {"worker.lease_seconds": 2.0}
     with fleet:
@@ -86,8 +86,8 @@ def test_an_answer_is_read_while_it_is_generated(fleet: RunningFleet) -> None:
         told = until(producer.stream(job, timeout_seconds=WAIT_SECONDS), 1, lambda: not_ready(producer, job))
         result = ended(told).result
         assert heard(told) == result.text
-        assert result.usage.completion_tokens == 120
-        assert len(told) > 20
+        assert result.usage.completion_tokens == 400
+        assert len(told) > 5
         reasons = [delta.finish_reason for event in told if isinstance(event, StreamDelta) for delta in event.choices]
         assert [reason for reason in reasons if reason] == ["length"]
         assert producer.result(job) == result
@@ -180,7 +180,7 @@ async def test_many_readers_share_one_producer(fleet: RunningFleet) -> None:
                 told += [e async for e in producer.stream(job, after=told[-1].position, timeout_seconds=WAIT_SECONDS)]
             result = ended(told).result
             assert (result.id, heard(told)) == (job, result.text)
-            assert len(told) > 3
+        assert sum(map(len, read_by_all)) > 4 * len(jobs)
 
 
 def test_the_command_line_prints_text_as_it_comes(fleet: RunningFleet) -> None:

@@ -21,6 +21,8 @@ RESTARTED: Final = b'{"restarted":true}'
 """The entry of an attempt that could not go on where the last one ended."""
 
 
+FIRST_ID: Final = "0-0"
+"""What comes before every entry's id."""
 MOST_ENTRIES: Final = 256
 """Of one stream in one reply."""
 

@@ -12,6 +12,7 @@ from producer.async_link import AsyncLink
 from producer.connection import Outage
 from producer.outcome import unwrapped
 from producer.result_feed import ResultFeed
+from producer.stream_entries import FIRST_ID
 from producer.stream_reading import StreamEvent, StreamReading
 from producer.tasks import end
 
@@ -21,7 +22,6 @@ BLOCK_MS: Final = 20
 """A reader that comes while others wait inside Redis waits so long for its first look at most."""
 PAUSE_SECONDS: Final = 0.02
 JOBS_IN_A_LOOK: Final = 256
-FIRST_ID: Final = "0-0"
 
 Entries = tuple[str, list[bytes]]
 

@@ -10,13 +10,13 @@ from producer.connection import Deadline, Outage
 from producer.contract import GenerationResult
 from producer.link import Link
 from producer.outcome import answer, not_ready
+from producer.stream_entries import FIRST_ID
 from producer.stream_reading import StreamEvent, StreamReading
 
 IDLE_SECONDS: Final = 0.25
 """How long nothing is heard of a job that says nothing yet, until its result is looked for."""
 QUIET_SECONDS: Final = 0.05
 """The same of one that has begun: its last words come with its result."""
-FIRST_ID: Final = "0-0"
 
 
 def events(link: Link, job_id: str, after: str, deadline: Deadline) -> Iterator[StreamEvent]:

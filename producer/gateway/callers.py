@@ -14,7 +14,7 @@ from producer.api_keys import ApiKey, Role, digest_of
 from producer.async_client import AsyncProducer
 from producer.contract import MAX_METADATA_PAIRS, GenerationRequest
 from producer.errors import FleetUnreachable, ResultExpired
-from producer.gateway.errors import NotAllowed, answer, body, of_fleet
+from producer.gateway.errors import NotAllowed, answer, of_fleet, refused
 from producer.jobs import JobStatus
 from producer.outcome import unknown_job
 
@@ -104,7 +104,7 @@ class Doorkeeper:
             try:
                 caller = await ring.caller(Headers(scope=scope).get("authorization", ""))
             except NotAllowed as error:
-                await answer(error.status, body(error.status, str(error), code=error.code))(scope, receive, send)
+                await refused(error)(scope, receive, send)
                 return
             except FleetUnreachable as error:
                 await answer(*of_fleet(error))(scope, receive, send)

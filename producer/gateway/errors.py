@@ -7,7 +7,6 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from producer.contract import FailureCode
@@ -22,7 +21,6 @@ from producer.errors import (
     ResultNotReady,
     UnknownModel,
 )
-from producer.strict import readable
 
 RETRY_AFTER_SECONDS: Final = 1
 """Where nothing is known that tells better."""
@@ -92,15 +90,11 @@ def install(app: FastAPI) -> None:
 
     def not_allowed(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, NotAllowed)  # noqa: S101 - registered for it alone
-        return answer(error.status, body(error.status, str(error), code=error.code))
+        return refused(error)
 
     def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
         return answer(400, _refusal(error.errors()))
-
-    def broken_contract(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ValidationError)  # noqa: S101 - registered for it alone
-        return answer(400, body(400, readable(error), code=FailureCode.INVALID_REQUEST.value))
 
     def http_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
@@ -115,8 +109,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BadParameter, bad_parameter)
     app.add_exception_handler(NotAllowed, not_allowed)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(ValidationError, broken_contract)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def refused(error: NotAllowed) -> JSONResponse:
+    """The response to a caller who may not do that."""
+    return answer(error.status, body(error.status, str(error), code=error.code))
 
 
 def answer(status: int, content: dict[str, Any]) -> JSONResponse:

@@ -10,14 +10,13 @@ from fastapi.responses import JSONResponse
 from producer.contract import GenerationRequest
 from producer.errors import FleetError, InvalidRequest, ResultNotReady
 from producer.gateway.callers import Known, seen
-from producer.gateway.errors import of_fleet
+from producer.gateway.errors import RETRY_AFTER_SECONDS, of_fleet
 from producer.gateway.openai_routes import Fleet, IdempotencyKey
 from producer.gateway.waiting import Events, EventStream, begun, event
 from producer.jobs import JobStatus
 from producer.stream_reading import StreamDelta, StreamEnded
 
 MOST_WAIT_SECONDS: Final = 300.0
-RETRY_AFTER_SECONDS: Final = 1
 
 router = APIRouter(prefix="/v1/jobs")
 

@@ -12,6 +12,7 @@ from producer.gateway.openai_requests import (
     CompletionRequest,
     Format,
 )
+from producer.submission import as_request
 
 SAME_NAME: Final = (
     "temperature",
@@ -35,6 +36,7 @@ def chat_job(asked: ChatRequest) -> GenerationRequest:
 
     Raises:
         BadParameter: two parameters contradict each other.
+        InvalidRequest: together they break the contract.
     """
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise BadParameter("max_tokens", "give max_completion_tokens or max_tokens, not both")
@@ -50,11 +52,16 @@ def chat_job(asked: ChatRequest) -> GenerationRequest:
     fields: dict[str, Any] = {"messages": messages, "sampling": sampling, "prompt_cache_key": asked.prompt_cache_key}
     if asked.response_format is not None:
         fields["response_format"] = _shape(asked.response_format)
-    return GenerationRequest.model_validate(_common(asked) | fields | {"metadata": asked.metadata or {}})
+    return as_request(_common(asked) | fields | {"metadata": asked.metadata or {}})
 
 
 def completion_job(asked: CompletionRequest) -> GenerationRequest:
-    """The job of a completion."""
+    """The job of a completion.
+
+    Raises:
+        BadParameter: two parameters contradict each other.
+        InvalidRequest: together they break the contract.
+    """
     sampling = _sampling(asked, asked.max_tokens or COMPLETION_MAX_TOKENS)
     if asked.logprobs is not None:
         sampling["logprobs"] = asked.logprobs
@@ -62,7 +69,7 @@ def completion_job(asked: CompletionRequest) -> GenerationRequest:
     if isinstance(prompt, list) and isinstance(prompt[0], str):
         prompt = prompt[0]
     given = {"prompt": prompt} if isinstance(prompt, str) else {"prompt_token_ids": prompt}
-    return GenerationRequest.model_validate(_common(asked) | given | {"sampling": sampling})
+    return as_request(_common(asked) | given | {"sampling": sampling})
 
 
 def _common(asked: Common) -> dict[str, Any]:

@@ -3,16 +3,10 @@
 --
 -- KEYS  1 leased  2.. one stream per entry
 -- ARGV  1 greatest length of a stream  2 its lifetime in seconds from the last entry, then per entry: tag, entry
--- Reply per entry: 1, or 0 where the lease was lost and nothing was written
-local reply = {}
 for at = 1, #KEYS - 1 do
   local key, tag, entry = KEYS[at + 1], ARGV[at * 2 + 1], ARGV[at * 2 + 2]
   if redis.call('HEXISTS', KEYS[1], tag) == 1 then
     redis.call('XADD', key, 'MAXLEN', '~', ARGV[1], '*', 'd', entry)
     redis.call('EXPIRE', key, ARGV[2])
-    reply[at] = 1
-  else
-    reply[at] = 0
   end
 end
-return reply

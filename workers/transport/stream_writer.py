@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import RedisError
 
 from producer import keys
-from producer.stream_entries import FIELD, RESTARTED, Piece, Said, encode
+from producer.stream_entries import FIRST_ID, RESTARTED, Piece, Said, encode, read_said
 from workers.paced import Paced
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,8 @@ class StreamWriter:
         """
         said = Said()
         found: Any = self._client.xrange(keys.stream(job_id))
-        for _, fields in found:
-            said.take(fields[FIELD.encode()])
+        for entry in read_said([(None, found)], FIRST_ID)[1]:
+            said.take(entry)
         return said
 
     def _write(self) -> None:

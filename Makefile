@@ -4,7 +4,7 @@ SHELL := /bin/bash
 bin := .venv/bin
 manifests := pyproject.toml producer/pyproject.toml scripts/install.sh
 
-.PHONY: help demo test faults chaos check lint types imports clean
+.PHONY: help demo test faults docs chaos check lint types imports clean
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -25,6 +25,9 @@ test: .venv/.dev ## the tests, with the real vLLM engine, a real server and real
 faults: .venv/.dev ## the slow tests: whole fleets are killed, frozen, cut off; engines of odd shapes (part of check)
 	@scripts/test.sh slow
 
+docs: .venv/.dev ## the documents' commands and Python blocks, typed one after the other beside a running fleet
+	@$(bin)/pytest -q tests/follow_docs.py $(ARGS)
+
 chaos: .venv/.dev ## faults on real processes, every scenario; reports in .fleet/chaos (ARGS="--scenario mixed --seed 7")
 	@$(bin)/python -m tests.chaos $(ARGS)
 
@@ -37,7 +40,8 @@ types: .venv/.dev
 imports: .venv/.dev
 	@$(bin)/lint-imports
 
-check: lint types imports test faults ## all that CI runs
+check: lint types imports ## all that CI runs
+	@scripts/test.sh all
 
 clean: ## removes .venv and .fleet
 	@rm -rf .venv .fleet

@@ -1,6 +1,6 @@
 """A crowd at the gateway: callers that wait for whole answers, and open streams, all at once.
 
-``python -m benchmarks.crowd --waiting 2000 --streams 500``
+``python -m benchmarks.crowd --waiting 2000 --streams 500 --json crowd.json``
 
 A local fleet with the simulated engine (its slots for everybody, so that all streams flow at once) and one gateway
 process. Reports the gateway's memory before, at its most and after, its CPU time, how late answers and pieces were, and
@@ -10,8 +10,6 @@ what failed. The callers' own process is another one, so its memory does not cou
 import argparse
 import asyncio
 import json
-import os
-import platform
 import resource
 import statistics
 import sys
@@ -24,6 +22,8 @@ from typing import Any
 import httpx
 import psutil
 
+from config.gateway_settings import GatewaySettings
+from workers.bench.machine import hardware, versions
 from workers.local.stack import LocalStack
 
 MILLISECONDS = 1000
@@ -133,8 +133,10 @@ async def crowd(address: str, gateway: Watched, given: argparse.Namespace) -> di
         "gateway_mib_before": round(before / MIB, 1),
         "gateway_mib_most": round(gateway.most_bytes / MIB, 1),
         "gateway_mib_after": round(gateway.memory_bytes / MIB, 1),
-        "gateway_cpu_seconds": round(gateway.cpu_seconds - cpu_before, 1),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "gateway_cpu_seconds": round(gateway.cpu_seconds - cpu_before, 2),
+        "gateway_cpu_ms_per_request": round(
+            (gateway.cpu_seconds - cpu_before) / max(1, given.waiting + given.streams) * MILLISECONDS, 2
+        ),
     }
 
 
@@ -147,22 +149,24 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--waiting", type=int, default=2000)
-    parser.add_argument("--streams", type=int, default=500)
-    parser.add_argument("--tokens", type=int, default=100)
-    parser.add_argument("--seconds-per-token", type=float, default=0.1)
-    parser.add_argument("--timeout-seconds", type=float, default=300.0)
-    given = parser.parse_args()
+    """Measure, print and write."""
+    given = parsed()
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    everybody = given.waiting + given.streams
     overrides = {
         "model.name": "sim",
         "engine.kind": "simulated",
-        "engine.options.max_num_seqs": given.waiting + given.streams,
+        "engine.options.max_num_seqs": everybody,
         "engine.options.seconds_per_token": given.seconds_per_token,
         "worker.gpus": "none",
+        "gateway.max_concurrent_requests": max(everybody, GatewaySettings().max_concurrent_requests),
+    }
+    report: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": ["python", "-m", "benchmarks.crowd", *sys.argv[1:]],
+        "hardware": hardware(),
+        "versions": versions(),
     }
     with tempfile.TemporaryDirectory() as folder, LocalStack(Path(folder), overrides) as stack:
         stack.wait_until_ready()
@@ -171,9 +175,24 @@ def main() -> int:
             time.sleep(WATCH_SECONDS)
         family = psutil.Process().children(recursive=True)
         [gateway] = [process for process in family if "gateway" in process.cmdline()]
-        report = asyncio.run(crowd(stack.gateway_url, Watched(gateway), given))
-    print(json.dumps(report, indent=1))
-    return 1 if report["failures"] else 0
+        report["crowd"] = asyncio.run(crowd(stack.gateway_url, Watched(gateway), given))
+    text = json.dumps(report, indent=1)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n")
+    return 1 if report["crowd"]["failures"] else 0
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--waiting", type=int, default=2000)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--seconds-per-token", type=float, default=0.1)
+    parser.add_argument("--timeout-seconds", type=float, default=300.0)
+    parser.add_argument("--json", type=Path, help="where to write everything")
+    return parser.parse_args()
 
 
 def _answers(url: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 MASK: Final = "***"
-_SECRET_NAME: Final = re.compile(r"password|passwd|secret|credential|api_?key|(^|[_-])token$", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(r"password|passwd|secret|basic_auth|credential|api_?key|(^|[_-])token$", re.IGNORECASE)
 """``hf_token`` is secret; ``max_num_batched_tokens`` and ``long_prefill_token_threshold`` are about text."""
 
 

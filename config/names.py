@@ -5,7 +5,8 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Final
 
-from config.settings import Settings, SettingsGroup
+from config.group import SettingsGroup
+from config.settings import Settings
 
 OPTIONS: Final = "engine.options"
 """The one setting that holds free names (vLLM's); each of them merges on its own."""

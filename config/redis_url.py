@@ -5,6 +5,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 LAST_PORT: Final = 65_535
+TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+"""As ``producer.tls_options`` reads them; a test holds the two together."""
 
 _SENTINEL_HOST: Final = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:,/\s]+)(?::[0-9]+)?"
 _SENTINELS: Final = re.compile(
@@ -26,6 +28,11 @@ def check_redis_url(url: str) -> None:
     authority = url.partition("://")[2].split("/")[0].split("?")[0].split("#")[0]
     if url.count("@") > authority.count("@") or "#" in url:
         raise ValueError("the password holds one of / # ? @: write it percent-encoded, as %2F %23 %3F %40")
+    options = {pair.partition("=")[0] for pair in url.partition("?")[2].split("&") if pair.startswith("ssl_")}
+    if options and not url.startswith("rediss://"):
+        raise ValueError(f"{min(options)} is for TLS: the address must start with rediss://")
+    if options - set(TLS_OPTIONS):
+        raise ValueError(f"{min(options - set(TLS_OPTIONS))} is no option; of TLS there are {', '.join(TLS_OPTIONS)}")
     if url.startswith("sentinel://"):
         _check_sentinels(url)
     elif not _has_host_port_and_database(url):

@@ -1,17 +1,21 @@
 """Every setting: its name, unit, bounds, default, and the reason for the default."""
 
-from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from config.aliases import parsed_adapters, parsed_aliases
+from config.doors import ExporterSettings, MetricsSettings
+from config.flower_settings import FlowerSettings
+from config.gateway_settings import GatewaySettings
 from config.gpus import MOST_ENGINES_PER_GPU, parsed_engines_per_gpu, parsed_gpus
-from config.masking import masked
+from config.group import DAY_SECONDS, OptionalSeconds, Seconds, SettingsGroup
+from config.log_settings import LogSettings
 from config.redis_url import check_redis_url
+from config.tracing_settings import TracingSettings
 
-DAY_SECONDS: Final = 86_400
 OPTIONS_WITH_OWN_SETTING: Final = {
     "model": "model.name",
     "served_model_name": "model.served_model_name",
@@ -20,49 +24,9 @@ OPTIONS_WITH_OWN_SETTING: Final = {
 """Engine options that have a setting of their own, so that nothing is said twice."""
 
 
-def _without_none_word(value: Any) -> Any:  # noqa: ANN401 - a value before validation
-    return None if isinstance(value, str) and value.strip().lower() == "none" else value
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether nobody else can reach this address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _upper(value: Any) -> Any:  # noqa: ANN401 - a value before validation
-    return value.upper() if isinstance(value, str) else value
-
-
-Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS)]
-OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_without_none_word)]
-"""TOML and the environment have no null: there the word ``none`` stands for it."""
-Host = Annotated[str, Field(min_length=1)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-
-
 EnginesPerGpu = Annotated[
     Annotated[int, Field(ge=1, le=MOST_ENGINES_PER_GPU)] | Literal["auto"], BeforeValidator(parsed_engines_per_gpu)
 ]
-
-
-class SettingsGroup(BaseModel):
-    """Immutable, refuses unknown names, and shows no secret when printed."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_default=True,
-        use_attribute_docstrings=True,
-        coerce_numbers_to_str=True,  # a model may be called 7, and a source that reads numbers cannot know
-    )
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            yield name, masked(name or "", value)
 
 
 class RedisSettings(SettingsGroup):
@@ -76,6 +40,9 @@ class RedisSettings(SettingsGroup):
     """Seconds to wait for a connection; a server that is up answers in milliseconds, 5 s outlasts a busy network."""
     socket_timeout_seconds: Seconds = 30.0
     """Seconds to wait for an answer; without it a half-open connection would hang for ever."""
+    max_memory_bytes: int = Field(default=0, ge=0)
+    """`maxmemory` of the server that `fleet up` starts; 0: half of the machine's memory, or of the container's limit.
+    From 90 % of it on no job is taken."""
 
     @field_validator("url")
     @classmethod
@@ -91,13 +58,30 @@ class ModelSettings(SettingsGroup):
     """A folder, or a name that the model hub knows; empty: none given, the command says what it does then."""
     served_model_name: str = Field(default="", max_length=256)
     """The name that jobs use, and so the queue's; empty: the folder's last component, otherwise `model.name`."""
+    aliases: Annotated[str, BeforeValidator(parsed_aliases)] = ""
+    """Other names, with commas, under which jobs reach the same queue; one that is a model's own name, or another
+    model's alias already, is refused in the log and left as it is."""
     revision: str = ""
     """Branch, tag or commit on the model hub; empty: its default branch."""
+    lora_adapters: Annotated[str, BeforeValidator(parsed_adapters)] = ""
+    """LoRA adapters of this model, `name=folder` with commas, or a table in a file: jobs that name one as their model
+    are answered with it. All workers of a model should have the same; a name that is not free is refused in the log."""
 
     @field_validator("name")
     @classmethod
     def _expand_home(cls, value: str) -> str:
         return str(Path(value).expanduser()) if value.startswith("~/") else value
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """The aliases, each for itself."""
+        return tuple(self.aliases.split(",")) if self.aliases else ()
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """The folder of each adapter, by its name."""
+        pairs = (pair.partition("=") for pair in self.lora_adapters.split(",") if pair)
+        return {name: folder for name, _, folder in pairs}
 
     @property
     def served_as(self) -> str:
@@ -116,6 +100,10 @@ class EngineSettings(SettingsGroup):
     """`vllm` generates; `simulated` answers without a model, for tests and for trying out a fleet."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Engine options under vLLM's own names (`AsyncEngineArgs`), passed through; the worker refuses unknown ones."""
+    tool_call_parser: str = ""
+    """Who reads the tool calls that the model writes when it decides by itself (`tool_choice = "auto"`), under vLLM's
+    own names (`--tool-call-parser`: `hermes`, `llama3_json`, …); empty: nobody, and only calls that are asked for by
+    name, or as `required`, are served."""
     start_timeout_seconds: Seconds = 1800.0
     """Seconds for loading the model; the first start also downloads and compiles, so half an hour."""
     health_interval_seconds: float = Field(default=1.0, gt=0, le=60)
@@ -130,6 +118,8 @@ class EngineSettings(SettingsGroup):
         for option in value:
             if own := OPTIONS_WITH_OWN_SETTING.get(option):
                 raise ValueError(f"{option!r} is not set here; set {own}")
+        if not any(value.get("trust_remote_code", False) is answer for answer in (True, False)):
+            raise ValueError("'trust_remote_code' is true or false: true lets the model's own Python run on the worker")
         return value
 
 
@@ -150,6 +140,9 @@ class WorkerSettings(SettingsGroup):
     """Most jobs taken from the queue in one call; 64 fill an engine in a few calls, and no call keeps Redis long."""
     batch_max_wait_ms: int = Field(default=0, ge=0, le=60_000)
     """Milliseconds to wait for a micro-batch to fill; 0: an idle engine starts at once, later jobs join it running."""
+    max_message_bytes: int = Field(default=20 * 1024 * 1024, ge=64 * 1024, le=512 * 1024 * 1024)
+    """A larger message is refused before it is read, and its job is answered `invalid_request`; 20 MiB hold any request
+    that the contract takes, however its sender escapes and encodes it. All workers of a queue should agree."""
     concurrency: int = Field(default=0, ge=0, le=100_000)
     """Most jobs inside the worker; 0: the engine's `max_num_seqs` plus the headroom."""
     concurrency_headroom: float = Field(default=0.05, ge=0, le=0.10)
@@ -165,6 +158,12 @@ class WorkerSettings(SettingsGroup):
     """Sequences that the engine has beyond those for other lanes, so that an interactive job need not wait for one to
     end; 0: none. At most an eighth of the engine's sequences. Where `engine.options.max_num_seqs` is set, they come on
     top of it; otherwise they are part of vLLM's default."""
+    interactive_engines: int = Field(default=0, ge=0, le=1024)
+    """Of a machine's engines, the last so many take interactive jobs alone and the others all else: a first token then
+    waits for no step that is full of other jobs. 0: every engine takes what `lanes` says."""
+    lanes: Literal["all", "interactive", "others"] = "all"
+    """Lanes that this machine's workers take jobs from: all, the interactive one alone, or all others. What no worker
+    takes waits."""
     prefix_window_seconds: float = Field(default=60.0, ge=0, le=DAY_SECONDS)
     """Jobs whose prompts begin like those that the engine has just run go before others that came at most so many
     seconds before them, so that its prefix cache serves them; 0: every tenant's jobs in the order of their arrival."""
@@ -225,49 +224,6 @@ class ResultSettings(SettingsGroup):
         return value
 
 
-class MetricsSettings(SettingsGroup):
-    """Where Prometheus scrapes the workers."""
-
-    host: Host = "127.0.0.1"
-    """Address to listen on; this machine only, because metrics tell about prompts' sizes and models."""
-    port: Port = 9600
-    """Port of the first worker; each further one on the machine takes the next."""
-
-
-class FlowerSettings(SettingsGroup):
-    """Where Flower listens."""
-
-    host: Host = "127.0.0.1"
-    """Address to listen on; this machine only, because Flower can revoke jobs and stop workers."""
-    port: Port = 5555
-    """Port; Flower's own default."""
-
-
-class GatewaySettings(SettingsGroup):
-    """Where the HTTP gateway listens."""
-
-    port: Port = 8000
-    """Port; vLLM's own server's."""
-    host: Host = "127.0.0.1"
-    """Address to listen on; without keys it must be this machine's own."""
-    require_keys: bool = False
-    """Answer only to who has a key (``fleet keys create NAME``)."""
-
-    @field_validator("require_keys")
-    @classmethod
-    def _is_needed_beyond_this_machine(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's
-        if not value and not is_this_machine(host := info.data.get("host", "localhost")):
-            raise ValueError(f"must be true with gateway.host {host!r}, which others can reach")
-        return value
-
-
-class LogSettings(SettingsGroup):
-    """What is logged."""
-
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
-    """Least severity that is written; prompts and answers are written at none."""
-
-
 class Settings(SettingsGroup):
     """All settings in force."""
 
@@ -279,6 +235,8 @@ class Settings(SettingsGroup):
     worker: WorkerSettings = WorkerSettings()
     results: ResultSettings = ResultSettings()
     metrics: MetricsSettings = MetricsSettings()
+    exporter: ExporterSettings = ExporterSettings()
     flower: FlowerSettings = FlowerSettings()
     gateway: GatewaySettings = GatewaySettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()

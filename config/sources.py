@@ -1,6 +1,7 @@
 """Where settings come from: each source becomes a flat list of names with values, and remembers who said it.
 
-Files and profiles are TOML, variables are ``FLEET_<GROUP>__<FIELD>``. Nothing here validates values.
+Files and profiles are TOML, variables are ``FLEET_<GROUP>__<FIELD>``; one that ends in ``_FILE`` names a file with the
+value, as containers get their secrets. Nothing here validates values.
 """
 
 import json
@@ -26,9 +27,12 @@ from config.names import (
 )
 
 COMMAND_LINE: Final = "command line"
-FOREIGN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "FLEET_ACCELERATOR", "FLEET_COMMAND_LINE_SETTINGS"})
+FOREIGN_VARIABLES: Final = frozenset(
+    {CONFIG_VARIABLE, "FLEET_ACCELERATOR", "FLEET_COMMAND_LINE_SETTINGS", "FLEET_ENGINE_LOG"}
+)
 """Variables with our prefix that are no settings: the file's place, the installer's, and what a supervisor tells its
-workers."""
+workers, and those their engines."""
+_FILE_SUFFIX: Final = "_FILE"
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 
@@ -111,7 +115,7 @@ def from_environment(environ: Mapping[str, str]) -> list[SourcedValue]:
     """Values of the variables that start with ``FLEET_``; an empty one counts as not set.
 
     Raises:
-        SettingsError: a variable is unknown, or two variables set one thing differently.
+        SettingsError: a variable is unknown, two variables set one thing differently, or a value's file cannot be read.
     """
     spelled: dict[str, SourcedValue] = {}
     for variable, text in sorted(environ.items()):
@@ -126,14 +130,31 @@ def from_environment(environ: Mapping[str, str]) -> list[SourcedValue]:
 
 def _from_variable(variable: str, text: str) -> list[SourcedValue]:
     origin = f"environment {variable}"
-    name = SHORT_VARIABLES.get(variable) or variable.removeprefix(VARIABLE_PREFIX).lower().replace("__", ".")
+    name = _setting_of(variable)
     if is_known(name):
         value = parsed_option(text) if name.startswith(OPTIONS) else text
         return list(_options_apart(SourcedValue(name, value, origin)))
+    name = _setting_of(variable.removesuffix(_FILE_SUFFIX))
+    if is_known(name) and variable.endswith(_FILE_SUFFIX):
+        return [SourcedValue(name, _content(Path(text), origin), origin)]
     if _SERVICE_LINK.search(variable) or (variable.endswith("_PORT") and _SERVICE_ADDRESS.match(text)):
         return []  # Kubernetes sets these in every pod for a service whose name starts with "fleet"
     known = [*map(variable_name, setting_names()), *SHORT_VARIABLES, *FOREIGN_VARIABLES]
     raise SettingsError(f"environment: {unknown_name('variable', variable, known)}")
+
+
+def _setting_of(variable: str) -> str:
+    return SHORT_VARIABLES.get(variable) or variable.removeprefix(VARIABLE_PREFIX).lower().replace("__", ".")
+
+
+def _content(path: Path, origin: str) -> str:
+    try:
+        content = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{origin}: {path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    if not content:
+        raise SettingsError(f"{origin}: {path} is empty")
+    return content
 
 
 def parsed_option(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds

@@ -17,7 +17,9 @@ from producer.contract import (
     ResponseFormat,
     SamplingOptions,
 )
+from producer.conversation import Conversation, ConversationTerms, Turn
 from producer.dead_letters import Attempt, DeadLetter
+from producer.drain_rate import DrainRate
 from producer.errors import (
     FleetError,
     FleetUnreachable,
@@ -25,25 +27,47 @@ from producer.errors import (
     InvalidRequest,
     NotCancellable,
     NotReplayable,
+    OutboxFull,
     QueueFull,
+    RedisFull,
     ResultExpired,
     ResultNotReady,
     SubmitFailed,
+    TurnInProgress,
+    UnknownConversation,
     UnknownDeadLetter,
     UnknownModel,
+    UnknownWebhook,
 )
-from producer.jobs import CancelOutcome, JobOutcome, JobState, JobStatus, ModelDeclaration, Submission, SubmitOutcome
+from producer.jobs import (
+    AttemptEnd,
+    CancelOutcome,
+    JobAttempt,
+    JobOutcome,
+    JobState,
+    JobStatus,
+    ModelDeclaration,
+    Submission,
+    SubmitOutcome,
+)
+from producer.presence import Phase, WorkerPresence
 from producer.stream_reading import ChoiceDelta, StreamDelta, StreamEnded, StreamEvent, StreamRestarted
 from producer.tenants import TenantTerms
+from producer.webhooks.outbox import WebhookEvent, WebhookKind, WebhookState
+from producer.webhooks.signing import WebhookSecret
 
 __all__ = [
     "AsyncProducer",
     "Attempt",
+    "AttemptEnd",
     "BatchSubmitFailed",
     "CancelOutcome",
     "ChatMessage",
     "ChoiceDelta",
+    "Conversation",
+    "ConversationTerms",
     "DeadLetter",
+    "DrainRate",
     "Failure",
     "FailureCode",
     "FleetError",
@@ -52,16 +76,20 @@ __all__ = [
     "GenerationResult",
     "InferenceFailed",
     "InvalidRequest",
+    "JobAttempt",
     "JobOutcome",
     "JobState",
     "JobStatus",
     "ModelDeclaration",
     "NotCancellable",
     "NotReplayable",
+    "OutboxFull",
+    "Phase",
     "Preset",
     "Priority",
     "Producer",
     "QueueFull",
+    "RedisFull",
     "ResponseFormat",
     "ResultExpired",
     "ResultNotReady",
@@ -74,6 +102,15 @@ __all__ = [
     "SubmitFailed",
     "SubmitOutcome",
     "TenantTerms",
+    "Turn",
+    "TurnInProgress",
+    "UnknownConversation",
     "UnknownDeadLetter",
     "UnknownModel",
+    "UnknownWebhook",
+    "WebhookEvent",
+    "WebhookKind",
+    "WebhookSecret",
+    "WebhookState",
+    "WorkerPresence",
 ]

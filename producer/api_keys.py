@@ -6,19 +6,23 @@ Redis holds a key's SHA-256 only. A key has 256 random bits: a slow hash would p
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from producer.contract import Name
+from producer import keys
 from producer.errors import InvalidRequest
+from producer.prompting import Name
+from producer.rate_limits import UNLIMITED, RateLimits
+from producer.script import Script, ScriptRun
 
 PREFIX: Final = "fleet-"
 """Of every key, so that one that was committed somewhere can be found."""
 ID_CHARACTERS: Final = 12
+REPLACE_SCRIPT: Final = Script.named("replace_key")
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -42,6 +46,7 @@ class ApiKey:
     """Whose jobs it submits; None for an operator's."""
     created_at: float
     """Seconds since the epoch, by the machine that made it."""
+    limits: RateLimits = UNLIMITED
 
 
 def new_secret() -> str:
@@ -73,7 +78,14 @@ def key_for(digest: str, name: str, role: Role, tenant: str | None, created_at: 
 
 def encoded_key(key: ApiKey) -> bytes:
     """The hash's value."""
-    return orjson.dumps({"name": key.name, "role": key.role, "tenant": key.tenant, "created_at": key.created_at})
+    fields = {"name": key.name, "role": key.role, "tenant": key.tenant, "created_at": key.created_at}
+    limits = {name: limit for name, limit in asdict(key.limits).items() if limit is not None}
+    return orjson.dumps(fields | limits)
+
+
+def replace_run(digest: str, before: bytes, key: ApiKey) -> ScriptRun:
+    """The script run that lets this be known of a key in place of what was read."""
+    return ScriptRun(REPLACE_SCRIPT, (keys.API_KEYS,), (digest, before, encoded_key(key)))
 
 
 def read_keys(entries: Mapping[bytes, bytes]) -> dict[str, ApiKey]:
@@ -81,10 +93,10 @@ def read_keys(entries: Mapping[bytes, bytes]) -> dict[str, ApiKey]:
     return {digest.decode(): _read(digest.decode(), orjson.loads(value)) for digest, value in sorted(entries.items())}
 
 
-def _read(digest: str, fields: Mapping[str, str]) -> ApiKey:
-    return ApiKey(
-        digest[:ID_CHARACTERS], fields["name"], Role(fields["role"]), fields["tenant"], float(fields["created_at"])
-    )
+def _read(digest: str, fields: Mapping[str, Any]) -> ApiKey:
+    limits = RateLimits(fields.get("requests_per_minute"), fields.get("tokens_per_minute"))
+    role, created_at = Role(fields["role"]), float(fields["created_at"])
+    return ApiKey(digest[:ID_CHARACTERS], fields["name"], role, fields["tenant"], created_at, limits)
 
 
 def digest_with_id(known: Mapping[str, ApiKey], key_id: str) -> str:

@@ -9,10 +9,14 @@ from typing import Any, Self, TypeVar
 from redis.exceptions import RedisError
 
 from producer import keys
+from producer.aliasing import enqueued_async, settled
 from producer.async_control_link import AsyncControlLink
+from producer.async_conversations import AsyncConversations
 from producer.async_map_run import AsyncMapRun, wait_for_all
 from producer.async_operations import AsyncOperations
+from producer.async_sessions import AsyncSessions
 from producer.async_source import source_of
+from producer.async_standing import AsyncStanding
 from producer.async_submit_run import AsyncSubmitRun
 from producer.cancellation import prepare_cancel, read_cancel_reply
 from producer.connection import (
@@ -28,14 +32,14 @@ from producer.jobs import CancelOutcome, JobOutcome, JobStatus, Submission, Subm
 from producer.outcome import answer, not_ready, status_of, unwrapped
 from producer.result_feed import ResultFeed
 from producer.stream_feed import StreamFeed, events
-from producer.stream_reading import StreamEvent
-from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
+from producer.stream_reading import StreamEnded, StreamEvent
+from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, prepare
 from producer.window import Window
 
 Item = TypeVar("Item")
 
 
-class AsyncProducer(AsyncOperations):
+class AsyncProducer(AsyncOperations, AsyncStanding, AsyncConversations, AsyncSessions):
     """:class:`~producer.Producer` for one event loop; every method has the same meaning and errors.
 
     However many callers wait for results, they share one pub/sub connection. Close it (``async with``, or
@@ -60,9 +64,11 @@ class AsyncProducer(AsyncOperations):
         self._destination = Destination(self._link.database, job_record_seconds, result_expires_seconds)
         self._feed = ResultFeed(self._link)
         self._streams = StreamFeed(self._link)
+        self._last_words = set()
 
     async def aclose(self) -> None:
         """Close the connections; idempotent."""
+        await self._end_last_words()
         await self._streams.close()
         await self._feed.close()
         await self._link.close()
@@ -76,22 +82,30 @@ class AsyncProducer(AsyncOperations):
         await self.aclose()
 
     async def submit(self, request: GenerationRequest | None = None, /, **fields: Any) -> Submission:  # noqa: ANN401 - pydantic checks them
-        """Queue one job; see :meth:`producer.Producer.submit`."""
-        job = prepare(as_request(request, fields))
+        """Queue one job; see :meth:`producer.Producer.submit`.
+
+        A conversation's turn that is cancelled while it is submitted gives up its place, and is as if not said.
+        """
+        asked = as_request(request, fields)
+        if asked.conversation_id is not None:
+            return await self._submit_turn(asked)
+        job = prepare(asked)
         with submitting(self._url):
-            reply = await self._link.enqueue(enqueue_run([job], self._destination))
-        return read_reply(job, reply)
+            [found] = await enqueued_async([job], self._destination, self._link.enqueue)
+        return settled(found)
 
     async def result(self, job: str | Submission, timeout_seconds: float | None = None) -> GenerationResult:
         """Wait for a job's result; see :meth:`producer.Producer.result`."""
         job_id = job_id_of(job)
         with asking(self._url):
             if timeout_seconds != 0:
-                return unwrapped(await self._feed.outcome(job_id, timeout_seconds))
-            has_record, meta = await self._link.presence(job_id)
-        result = answer(job_id, has_record=has_record, meta=meta)
-        if result is None:
-            raise not_ready(job_id)
+                result = unwrapped(await self._feed.outcome(job_id, timeout_seconds))
+            else:
+                has_record, meta = await self._link.presence(job_id)
+                if (found := answer(job_id, has_record=has_record, meta=meta)) is None:
+                    raise not_ready(job_id)
+                result = found
+        await self._note_answer(job, result)
         return result
 
     async def stream(
@@ -101,6 +115,8 @@ class AsyncProducer(AsyncOperations):
         following = events(self._streams, self._feed, job_id_of(job), after, timeout_seconds)
         async with aclosing(translated(following, partial(asking, self._url))) as told:
             async for event in told:
+                if isinstance(event, StreamEnded):
+                    await self._note_answer(job, event.result)
                 yield event
 
     async def status(self, job: str | Submission) -> JobStatus:

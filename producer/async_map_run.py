@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from functools import partial
 
+from producer.aliasing import enqueued_async
 from producer.async_link import AsyncLink
 from producer.async_polling import AsyncPolling
 from producer.async_source import Source
@@ -11,7 +12,8 @@ from producer.chunk import Chunk
 from producer.connection import Deadline
 from producer.jobs import JobOutcome
 from producer.outcome import some_not_ready
-from producer.submission import Destination, enqueue_run, read_replies
+from producer.script import ScriptRun
+from producer.submission import Destination
 from producer.watch import PollSchedule
 from producer.window import Window
 
@@ -48,9 +50,11 @@ class AsyncMapRun:
         if self._window.wants_more:
             await self._pull(chunk)
         if chunk.jobs:
-            run = enqueue_run(chunk.prepared, self._destination)
-            reply = await self._polling.outlast(partial(self._link.enqueue, run))
-            self._window.submitted(chunk.jobs, read_replies(chunk.prepared, reply))
+            found = await enqueued_async(chunk.prepared, self._destination, self._enqueue)
+            self._window.submitted(chunk.jobs, found)
+
+    async def _enqueue(self, run: ScriptRun) -> bytes:
+        return await self._polling.outlast(partial(self._link.enqueue, run))
 
     async def _pull(self, chunk: Chunk) -> None:
         while not self._source.exhausted and self._window.room and (seconds := chunk.seconds_left):

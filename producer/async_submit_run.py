@@ -2,11 +2,13 @@
 
 from functools import partial
 
+from producer.aliasing import Found, enqueued_async
 from producer.async_link import AsyncLink
 from producer.async_polling import AsyncPolling
 from producer.async_source import Source
 from producer.batch import Batch, BatchChunk
-from producer.submission import Destination, enqueue_run, read_replies
+from producer.script import ScriptRun
+from producer.submission import Destination
 
 
 class AsyncSubmitRun:
@@ -39,9 +41,10 @@ class AsyncSubmitRun:
             self.batch.source_failed(error)
 
     async def _submit(self, chunk: BatchChunk) -> None:
-        found = []
+        found: Found = []
         if chunk.jobs:
-            run = enqueue_run(chunk.prepared, self._destination)
-            reply = await self._polling.outlast(partial(self._link.enqueue, run))
-            found = read_replies(chunk.prepared, reply)
+            found = await enqueued_async(chunk.prepared, self._destination, self._enqueue)
         self.batch.settle(chunk, found)
+
+    async def _enqueue(self, run: ScriptRun) -> bytes:
+        return await self._polling.outlast(partial(self._link.enqueue, run))

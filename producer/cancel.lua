@@ -24,14 +24,16 @@ if not token then
   return {(stored or redis.call('EXISTS', record) == 1) and 'untracked' or 'unknown'}
 end
 
--- This comes first: it is the one write that a foreign key of the wrong type could refuse.
+-- This comes first: it is the one write that a foreign key of the wrong type could refuse. (And the very first takes no
+-- memory, because a server that has none refuses a first write that could, and none behind it.)
 local cancels = cancels_prefix .. model
+redis.call('HDEL', cancels, '')
 redis.call('HSET', cancels, job_id, token)
 if redis.call('TTL', cancels) < tonumber(cancel_seconds) then
   redis.call('EXPIRE', cancels, cancel_seconds)
 end
 redis.call('SET', result, revoked)
-redis.call('HSET', record, 'state', 'cancelled')
+redis.call('HSET', record, 'state', 'cancelled', 'ended', 'REVOKED')
 if tonumber(result_seconds) > 0 then
   redis.call('EXPIRE', result, result_seconds)
   redis.call('EXPIRE', record, result_seconds)

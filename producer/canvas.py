@@ -28,11 +28,13 @@ def generate(request: GenerationRequest | None = None, /, **fields: Any) -> Sign
     Queue, priority and deadline of the request become options of the signature.
 
     Raises:
-        InvalidRequest: it breaks the contract, or has an idempotency key, which only ``Producer.submit`` honours.
+        InvalidRequest: it breaks the contract, or has what only ``Producer.submit`` honours: an idempotency key, a
+            conversation or a webhook.
     """
     asked = as_request(request, fields)
-    if asked.idempotency_key is not None:
-        raise InvalidRequest("idempotency_key: only Producer.submit honours it; leave it out of a signature")
+    for name in ("idempotency_key", "conversation_id", "webhook"):
+        if getattr(asked, name) is not None:
+            raise InvalidRequest(f"{name}: only Producer.submit honours it; leave it out of a signature")
     options: dict[str, Any] = {
         "queue": keys.queue(asked.model),
         "priority": keys.PRIORITY_STEPS[asked.priority],

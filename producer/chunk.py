@@ -1,11 +1,11 @@
 """What goes to Redis in one run of the enqueue script. No I/O."""
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from producer.errors import QueueFull
 from producer.submission import PreparedJob
 
 CHUNK_JOBS: Final = 200
@@ -59,43 +59,61 @@ class Chunk:
         return max(0.0, self._stop_at - monotonic())
 
 
-class Backlog:
-    """Jobs that found their queue full, by model, in the order of their requests.
+Queue = tuple[str, str | None]
+"""What may be full: a model's queue (None), or a tenant's part of it."""
 
-    How many of a model's are sent again at once halves when one is refused and doubles when none is, so that a full
-    queue is asked with little.
+
+class Backlog:
+    """Jobs that found their queue full, by what was full, in the order of their requests.
+
+    How many of one are sent again at once halves when one is refused and doubles when none is, so that a full queue is
+    asked with little.
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, deque[IndexedJob]] = {}
-        self._allowance: dict[str, int] = {}
+        self._held: dict[Queue, list[IndexedJob]] = {}
+        self._allowance: dict[Queue, int] = {}
+        self._asked: list[Queue] = []
 
     def hold(self, job: IndexedJob) -> bool:
-        """Keep the job behind those of its model that wait for room; False when none does, so that it may be sent."""
-        held = self._held.get(job.prepared.request.model)
-        if held is None:
-            return False
-        held.append(job)
-        return True
+        """Keep the job behind those that wait for the same room; False when none does, so that it may be sent."""
+        request = job.prepared.request
+        for queue in ((request.model, request.tenant), (request.model, None)):
+            if queue in self._held:
+                self._held[queue].append(job)
+                return True
+        return False
 
     def due(self) -> list[IndexedJob]:
-        """What to send again now: the first of each model. They are held no more."""
+        """What to send again now: the first of each queue. They are held no more."""
         due: list[IndexedJob] = []
-        for model, held in self._held.items():
-            count = min(len(held), self._allowance[model], BACKLOG_JOBS - len(due))
-            due += [held.popleft() for _ in range(count)]
+        self._asked = []
+        for queue, held in list(self._held.items()):
+            count = min(len(held), self._allowance[queue], BACKLOG_JOBS - len(due))
+            if not count:
+                break
+            due += held[:count]
+            del held[:count]
+            self._asked.append(queue)
+            # Who was asked comes last the next time, or many full ones would keep out those behind them.
+            self._held[queue] = self._held.pop(queue)
         return due
 
-    def settle(self, sent: Iterable[IndexedJob], refused: Iterable[IndexedJob]) -> None:
+    def settle(self, refused: Iterable[tuple[IndexedJob, QueueFull]]) -> None:
         """Take back what found its queue full, of the jobs that were sent."""
-        by_model: dict[str, list[IndexedJob]] = {}
-        for job in refused:
-            by_model.setdefault(job.prepared.request.model, []).append(job)
-        for model, jobs in by_model.items():
-            self._held.setdefault(model, deque()).extendleft(reversed(jobs))
-            self._allowance[model] = max(1, self._allowance.get(model, 1) // 2)
-        for model in {job.prepared.request.model for job in sent} - by_model.keys():
-            if model in self._held:
-                self._allowance[model] *= 2
-                if not self._held[model]:
-                    del self._held[model], self._allowance[model]
+        full: dict[Queue, list[IndexedJob]] = {}
+        for job, error in refused:
+            full.setdefault((error.model, error.tenant), []).append(job)
+        for queue, jobs in full.items():
+            self._held[queue] = sorted([*jobs, *self._held.get(queue, ())], key=_index)
+            self._allowance[queue] = max(1, self._allowance.get(queue, 1) // 2)
+        for queue in self._asked:
+            if queue not in full:
+                self._allowance[queue] *= 2
+                if not self._held[queue]:
+                    del self._held[queue], self._allowance[queue]
+        self._asked = []
+
+
+def _index(job: IndexedJob) -> int:
+    return job.index

@@ -1,16 +1,17 @@
 """The ``fleet`` command of a producer's install: jobs, models, queues, tenants, dead letters; others add theirs.
 
-A package adds commands with an entry point of the group ``inference_fleet.commands``: a callable
-``register(app: typer.Typer) -> None``.
+A package adds a command with an entry point of the group ``inference_fleet.commands``, which has the command's name
+and is a callable ``register(app: typer.Typer) -> None``. Only that of the command that is asked for is imported.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Final
 
 import typer
 
+from producer.cli_conversation import conversation
 from producer.cli_dead import dead
 from producer.cli_doctor import doctor
 from producer.cli_gateway import gateway
@@ -21,6 +22,8 @@ from producer.cli_queues import queues
 from producer.cli_stream import stream
 from producer.cli_submit import submit
 from producer.cli_tenants import tenants
+from producer.cli_webhooks import webhooks
+from producer.cli_workers import workers
 from producer.errors import FleetError, InvalidRequest
 from producer.jobs import JobStatus
 
@@ -66,6 +69,8 @@ def _lines(known: JobStatus) -> Iterable[str]:
         "enqueued_at": known.enqueued_at,
         "started_at": known.started_at,
         "worker": known.worker,
+        "attempt": known.attempt,
+        "ended_at": known.ended_at,
         "failure": failure,
     }
     return (f"{name:<12} {value}" for name, value in facts.items() if value is not None)
@@ -80,6 +85,8 @@ def list_models(redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
     with open_producer(redis_url) as producer:
         for name, declared in producer.models().items():
             typer.echo(f"{name}\t{declared.declared_by}")
+        for alias, model in producer.aliases().items():
+            typer.echo(f"{alias}\talias of {model}")
 
 
 @models.command("declare")
@@ -97,8 +104,26 @@ def forget_model(name: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
             raise InvalidRequest(f"no model {name!r} is known")
 
 
-def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
-    """The whole command line; an entry point that does not work costs one line on standard error, not the rest."""
+@models.command("alias")
+def alias_model(alias: str, model: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
+    """Let jobs name a model by another name too."""
+    with open_producer(redis_url) as producer:
+        producer.set_alias(alias, model)
+
+
+@models.command("unalias")
+def forget_alias(alias: str, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> None:
+    """Refuse further jobs under another name of a model."""
+    with open_producer(redis_url) as producer:
+        if not producer.forget_alias(alias):
+            raise InvalidRequest(f"no model has the other name {alias!r}")
+
+
+def build_app(commands: Iterable[EntryPoint], asked_for: str | None = None) -> typer.Typer:
+    """The command line; an entry point that does not work costs one line on standard error, not the rest.
+
+    It has the other packages' commands too, all of them unless ``asked_for`` is one of theirs or ours.
+    """
     app = typer.Typer(
         name="fleet",
         no_args_is_help=True,
@@ -111,13 +136,16 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     app.command()(status)
     app.command()(cancel)
     app.command()(gateway)
+    app.command()(workers)
     app.command()(doctor)
     app.add_typer(models, name="models")
     app.add_typer(queues, name="queues")
     app.add_typer(tenants, name="tenants")
     app.add_typer(keys, name="keys")
+    app.add_typer(conversation, name="conversation")
     app.add_typer(dead, name="dead")
-    for command in commands:
+    app.add_typer(webhooks, name="webhooks")
+    for command in _needed(list(commands), asked_for, _names(app)):
         try:
             command.load()(app)
         except Exception as error:  # noqa: BLE001 - whatever a foreign package raises must not cost the other commands
@@ -125,10 +153,20 @@ def build_app(commands: Iterable[EntryPoint]) -> typer.Typer:
     return app
 
 
+def _needed(commands: Sequence[EntryPoint], asked_for: str | None, own: Container[str | None]) -> Sequence[EntryPoint]:
+    named = [command for command in commands if command.name == asked_for]
+    return named if named or asked_for in own else commands
+
+
+def _names(app: typer.Typer) -> set[str | None]:
+    commands = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
+    return {*commands, *(group.name for group in app.registered_groups)}
+
+
 def main() -> None:
     """The console script: an error of the fleet is one line on standard error and exit code 1."""
     try:
-        build_app(entry_points(group=COMMAND_GROUP))()
+        build_app(entry_points(group=COMMAND_GROUP), next(iter(sys.argv[1:]), None))()
     except FleetError as error:
         typer.echo(f"fleet: {_one_line(error)}", err=True)
         sys.exit(1)

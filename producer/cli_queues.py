@@ -7,11 +7,13 @@ import typer
 
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_client, open_producer
+from producer.cli_table import table
 from producer.connection import asking
 from producer.errors import InvalidRequest
 from producer.queue_counts import QueueCounts, count_queues
+from producer.registry import NO_LIMIT
 
-NO_LIMIT = "none"
+COLUMNS = ("MODEL", "WAITING", "LIMIT", "LEASED", "DELAYED", "SUSPECT", "DEAD")
 
 queues = typer.Typer(help="The queues of all models: what waits where, and how much may.")
 
@@ -22,7 +24,7 @@ def show(context: typer.Context, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> Non
     if context.invoked_subcommand is None:
         with open_client(redis_url) as client, asking(redis_url):
             counted = count_queues(client)
-        for line in _table(counted):
+        for line in table(COLUMNS, _rows(counted), texts=1):
             typer.echo(line)
 
 
@@ -30,7 +32,7 @@ def show(context: typer.Context, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> Non
 def limit(
     model: str,
     max_waiting_jobs: Annotated[
-        str, typer.Option(metavar="N|none", help="Most jobs that may wait, over all lanes; 'none' lifts the limit.")
+        str, typer.Option(metavar="N|none", help="Most jobs that may wait, over all lanes; 2,000,000 unless set.")
     ],
     redis_url: RedisUrl = DEFAULT_REDIS_URL,
 ) -> None:
@@ -53,9 +55,8 @@ def number_or_none(option: str, text: str) -> int | None:
         raise InvalidRequest(f"{option}: a whole number, or {NO_LIMIT!r}; not {text!r}") from error
 
 
-def _table(queues: Iterable[QueueCounts]) -> Iterable[str]:
-    rows = [("MODEL", "WAITING", "LIMIT", "LEASED", "DELAYED", "SUSPECT", "DEAD")]
-    rows += [
+def _rows(queues: Iterable[QueueCounts]) -> list[tuple[str, ...]]:
+    return [
         (
             counts.model,
             str(counts.waiting),
@@ -67,7 +68,3 @@ def _table(queues: Iterable[QueueCounts]) -> Iterable[str]:
         )
         for counts in queues
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for model, *numbers in rows:
-        cells = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
-        yield "  ".join((model.ljust(widths[0]), *cells))

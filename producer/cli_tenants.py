@@ -6,7 +6,8 @@ import typer
 
 from producer.cli_options import DEFAULT_REDIS_URL, RedisUrl
 from producer.cli_producer import open_producer
-from producer.cli_queues import NO_LIMIT, number_or_none
+from producer.cli_queues import number_or_none
+from producer.registry import NO_LIMIT
 
 tenants = typer.Typer(help="Weights and limits of tenants.")
 
@@ -17,10 +18,10 @@ def show(context: typer.Context, redis_url: RedisUrl = DEFAULT_REDIS_URL) -> Non
     if context.invoked_subcommand is None:
         with open_producer(redis_url) as producer:
             known = producer.tenants()
-        typer.echo("TENANT  WEIGHT  MOST RUNNING JOBS")
+        typer.echo("TENANT  WEIGHT  MOST RUNNING JOBS  MOST WAITING JOBS")
         for name, terms in known.items():
-            limit = NO_LIMIT if terms.max_running_jobs is None else terms.max_running_jobs
-            typer.echo(f"{name}  {terms.weight:g}  {limit}")
+            limits = (NO_LIMIT if most is None else most for most in (terms.max_running_jobs, terms.max_waiting_jobs))
+            typer.echo(f"{name}  {terms.weight:g}  {'  '.join(map(str, limits))}")
 
 
 @tenants.command("set")
@@ -30,12 +31,16 @@ def set_terms(
     max_running_jobs: Annotated[
         str, typer.Option(metavar="N|none", help="Most jobs that workers hold at a time, for each model.")
     ] = NO_LIMIT,
+    max_waiting_jobs: Annotated[
+        str, typer.Option(metavar="N|none", help="Most jobs that wait, for each model; beyond, more are refused.")
+    ] = NO_LIMIT,
     redis_url: RedisUrl = DEFAULT_REDIS_URL,
 ) -> None:
-    """Give a tenant a weight and a limit, from its next job on."""
-    limit = number_or_none("--max-running-jobs", max_running_jobs)
+    """Give a tenant a weight and limits, from its next job on."""
+    running = number_or_none("--max-running-jobs", max_running_jobs)
+    waiting = number_or_none("--max-waiting-jobs", max_waiting_jobs)
     with open_producer(redis_url) as producer:
-        producer.set_tenant(tenant, weight=weight, max_running_jobs=limit)
+        producer.set_tenant(tenant, weight=weight, max_running_jobs=running, max_waiting_jobs=waiting)
 
 
 @tenants.command("forget")

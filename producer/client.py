@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from redis.exceptions import RedisError
 
 from producer import keys
+from producer.aliasing import enqueued, settled
 from producer.cancellation import prepare_cancel, read_cancel_reply
 from producer.connection import (
     CONNECT_TIMEOUT_SECONDS,
@@ -20,21 +21,23 @@ from producer.connection import (
 )
 from producer.contract import GenerationRequest, GenerationResult
 from producer.control_link import ControlLink
+from producer.conversations import Conversations
 from producer.jobs import CancelOutcome, JobOutcome, JobStatus, Submission, SubmitOutcome, job_id_of
 from producer.map_run import MapRun, wait_for_all
 from producer.operations import Operations
 from producer.outcome import status_of
 from producer.result_wait import ResultWait
-from producer.stream_reading import StreamEvent
+from producer.standing import Standing
+from producer.stream_reading import StreamEnded, StreamEvent
 from producer.stream_wait import events
-from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, enqueue_run, prepare, read_reply
+from producer.submission import RESULT_SECONDS, Destination, Submittable, as_request, prepare
 from producer.submit_run import SubmitRun
 from producer.window import Window
 
 Item = TypeVar("Item")
 
 
-class Producer(Operations):
+class Producer(Operations, Standing, Conversations):
     """Submits jobs and fetches their results; safe to share between threads, and a context manager.
 
     ``redis_url`` is the fleet's Redis (``redis://``, ``rediss://``, ``unix://``, or ``sentinel://`` with hosts and the
@@ -78,15 +81,22 @@ class Producer(Operations):
         A job with an idempotency key that is known already is not queued again, however it ended: its id comes back
         with ``duplicate`` set. The key is free again when its job is not known any more: its result has expired.
 
+        With a ``conversation_id`` the messages are the tenant's next turn of that conversation, which need not exist
+        yet: the job gets its history too. It waits for the turns before it; one that fails was as if never said.
+
         Raises:
+            TurnInProgress: the turns before were not answered within ``conversation_terms.wait_seconds``.
             InvalidRequest: it breaks the contract, or its idempotency key names a job with another body.
             UnknownModel: no worker ever served the model and no operator declared it.
             SubmitFailed: Redis could not be reached, or refused.
         """
-        job = prepare(as_request(request, fields))
+        asked = as_request(request, fields)
+        if asked.conversation_id is not None:
+            return self._submit_turn(asked)
+        job = prepare(asked)
         with submitting(self._url):
-            reply = self._link.enqueue(enqueue_run([job], self._destination))
-        return read_reply(job, reply)
+            [found] = enqueued([job], self._destination, self._link.enqueue)
+        return settled(found)
 
     def result(self, job: str | Submission, timeout_seconds: float | None = None) -> GenerationResult:
         """Wait for a job's result; without a timeout, for as long as it takes. 0 only looks.
@@ -98,7 +108,9 @@ class Producer(Operations):
             FleetUnreachable: Redis was away when the timeout ran out, or refuses.
         """
         with asking(self._url):
-            return ResultWait(self._link, job_id_of(job)).until(Deadline(timeout_seconds))
+            result = ResultWait(self._link, job_id_of(job)).until(Deadline(timeout_seconds))
+        self._note_answer(job, result)
+        return result
 
     def status(self, job: str | Submission) -> JobStatus:
         """Where a job stands at this moment.
@@ -145,7 +157,10 @@ class Producer(Operations):
             FleetUnreachable: Redis was away when the timeout ran out, or refuses.
         """
         following = events(self._link, job_id_of(job), after, Deadline(timeout_seconds))
-        return translated(following, partial(asking, self._url))
+        for event in translated(following, partial(asking, self._url)):
+            if isinstance(event, StreamEnded):
+                self._note_answer(job, event.result)
+            yield event
 
     def submit_many(self, requests: Iterable[Submittable]) -> list[SubmitOutcome]:
         """Queue any number of jobs, a few hundred at once, and say what became of each request, in order.

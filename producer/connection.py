@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 
 from producer.errors import FleetUnreachable, SubmitFailed
+from producer.refusals import advice
 from producer.sentinel_address import SentinelAddress, names_sentinels
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
@@ -83,7 +84,9 @@ def submit_trouble(redis_url: str, error: RedisError) -> str:
 
 
 def _reason(error: RedisError) -> str:
-    return str(error).rstrip(".") or type(error).__name__
+    said = str(error).rstrip(".") or type(error).__name__
+    todo = advice(error)
+    return f"{said}: {todo}" if todo else said
 
 
 def refuse_errors(replies: Sequence[Any]) -> Sequence[Any]:

@@ -11,15 +11,20 @@ Three kinds of type, and nothing here depends on the rest of the project:
 All of them are immutable and refuse unknown fields. ``schema_version`` changes when an old reader would misread.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from annotated_types import Len
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
+from producer.answers import SCHEMA_VERSION, Choice, GenerationResult, Timings, TokenLogprob, Usage
+from producer.prompting import ChatMessage, Name, ResponseFormat
 from producer.sampling import Preset, SamplingOptions
 from producer.strict import StrictModel
+from producer.tools import Tool, ToolCall, ToolChoice, Tools, refuse_contradictions, texts_of
+from producer.webhook_url import WebhookUrl
 
 __all__ = [
     "ChatMessage",
@@ -35,27 +40,25 @@ __all__ = [
     "SystemFields",
     "Timings",
     "TokenLogprob",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
     "Usage",
 ]
 
-SCHEMA_VERSION: Final = 1
-
 MAX_PROMPT_BYTES: Final = 4 * 1024 * 1024
-"""UTF-8 bytes of ``prompt``, or of all messages together."""
+"""UTF-8 bytes of ``prompt``, or of all messages and tools together."""
 MAX_PROMPT_TOKEN_IDS: Final = 1_048_576
 MAX_MESSAGES: Final = 1_024
 MAX_METADATA_PAIRS: Final = 16
 MAX_METADATA_KEY_CHARACTERS: Final = 64
 MAX_METADATA_VALUE_CHARACTERS: Final = 512
-MAX_CHOICE_STRINGS: Final = 256
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """The whole encoded request, in bytes of JSON."""
-MAX_NAME_CHARACTERS: Final = 256
 
 _OTHER_PROMPTS: Final = 2
 """Ways to give a prompt that a request does not use: there are three."""
 
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS)]
 MetadataValue = Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS)]
 
@@ -67,37 +70,6 @@ class Priority(StrEnum):
     NORMAL = "normal"
     BATCH = "batch"
     BACKGROUND = "background"
-
-
-class ChatMessage(StrictModel):
-    """One turn of a conversation; the worker renders all of them with the model's own chat template."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str
-    name: Name | None = None
-
-
-class ResponseFormat(StrictModel):
-    """The shape that the text must have, enforced while it is generated (vLLM's structured outputs)."""
-
-    type: Literal["text", "json_object", "json_schema", "regex", "choice"]
-    json_schema: dict[str, Any] | None = None
-    """A JSON Schema; for ``json_schema`` only."""
-    regex: str | None = None
-    """For ``regex`` only."""
-    choices: Annotated[tuple[str, ...], Len(min_length=1, max_length=MAX_CHOICE_STRINGS)] | None = None
-    """The texts to choose from; for ``choice`` only."""
-
-    @model_validator(mode="after")
-    def _has_what_its_type_needs(self) -> Self:
-        wanted = {"json_schema": "json_schema", "regex": "regex", "choice": "choices"}.get(self.type)
-        for name in ("json_schema", "regex", "choices"):
-            given = getattr(self, name) is not None
-            if given and name != wanted:
-                raise ValueError(f"{name} does not go with type {self.type!r}")
-            if not given and name == wanted:
-                raise ValueError(f"type {self.type!r} needs {name}")
-        return self
 
 
 class GenerationRequest(StrictModel):
@@ -113,6 +85,12 @@ class GenerationRequest(StrictModel):
     messages: Annotated[tuple[ChatMessage, ...], Len(min_length=1, max_length=MAX_MESSAGES)] | None = None
     sampling: SamplingOptions = SamplingOptions()
     response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    """Functions that the model may ask for; with ``messages`` only."""
+    tool_choice: ToolChoice | None = None
+    """Left out: ``auto`` where there are tools."""
+    parallel_tool_calls: bool | None = None
+    """False: each choice has one call at most."""
     stream: bool = False
     priority: Priority = Priority.NORMAL
     deadline: AwareDatetime | None = None
@@ -128,9 +106,12 @@ class GenerationRequest(StrictModel):
         default_factory=dict
     )
     """The caller's own pairs; they come back with the result."""
-    webhook: str | None = None
+    webhook: WebhookUrl | None = None
+    """An http(s) URL that is told how the job ended (docs/webhooks.md)."""
     conversation_id: Name | None = None
+    """The tenant's conversation that ``messages`` are the next turn of; a producer puts its history before them."""
     lora: Name | None = None
+    """The adapter of ``model`` that answers. A producer sets it: a caller names the adapter as the model."""
 
     @classmethod
     def unknown_field(cls, name: str) -> str:
@@ -138,14 +119,6 @@ class GenerationRequest(StrictModel):
         if name in SamplingOptions.model_fields:
             return f"unknown field {name!r}: did you mean sampling.{name}?"
         return super().unknown_field(name)
-
-    @field_validator("webhook", "conversation_id", "lora")
-    @classmethod
-    def _refuse_what_no_worker_does_yet(cls, value: object) -> object:
-        # Reserved names of the contract: refused by name, because ignoring them would look like an answer.
-        if value:
-            raise ValueError("not served by this version of the fleet; leave it out")
-        return value
 
     @model_validator(mode="after")
     def _asks_exactly_one_thing(self) -> Self:
@@ -159,15 +132,36 @@ class GenerationRequest(StrictModel):
             raise ValueError(f"the prompt has {size:,} bytes; at most {MAX_PROMPT_BYTES:,} are taken")
         if self.prompt == "":
             raise ValueError("the prompt is empty")
+        if self.tools is not None or self.tool_choice is not None or self.parallel_tool_calls is not None:
+            refuse_contradictions(
+                self.tools, self.tool_choice, self.parallel_tool_calls, self.messages, self.response_format
+            )
+        if self.conversation_id is not None and (self.messages is None or (self.sampling.n or 1) > 1):
+            raise ValueError("conversation_id: a turn of a conversation has messages, and one answer (n = 1)")
         return self
 
     @property
     def prompt_bytes(self) -> int:
-        """UTF-8 bytes of the prompt or of all messages; 0 for token ids."""
+        """UTF-8 bytes of the prompt, or of all messages and tools; 0 for token ids."""
         # Lone surrogates are legal in JSON and in str; the engine's tokenizer decides what they become.
         if self.prompt is not None:
             return len(self.prompt.encode("utf-8", "surrogatepass"))
-        return sum(len(message.content.encode("utf-8", "surrogatepass")) for message in self.messages or ())
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in self.texts)
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """All text of the prompt: the prompt, or what tools and messages say."""
+        if self.prompt is not None:
+            yield self.prompt
+        if self.tools is not None:
+            yield from texts_of(self.tools, ())
+        for message in self.messages or ():
+            yield from message.texts
+
+    @property
+    def tool_choice_in_force(self) -> ToolChoice:
+        """Whether and what the model may call."""
+        return self.tool_choice or ("none" if self.tools is None else "auto")
 
 
 class SystemFields(StrictModel):
@@ -180,72 +174,6 @@ class SystemFields(StrictModel):
     """Seconds since the epoch, by the Redis server's clock."""
     trace_context: dict[str, str] = Field(default_factory=dict)
     """W3C trace context headers, when the caller traces."""
-
-
-class TokenLogprob(StrictModel):
-    """One drawn token with its log probability and the likeliest alternatives."""
-
-    token: str
-    token_id: int
-    logprob: float
-    top: tuple["TokenLogprob", ...] = ()
-
-
-class Choice(StrictModel):
-    """One of the ``n`` texts of a job."""
-
-    index: int
-    text: str
-    token_count: int
-    finish_reason: Literal["stop", "length", "abort", "error", "repetition"] | None
-    """vLLM's word for why the text ended; ``length`` is ``max_tokens`` or the end of the context."""
-    logprobs: tuple[TokenLogprob, ...] | None = None
-
-
-class Usage(StrictModel):
-    """Tokens of one job, over all its choices."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    """Prompt tokens whose KV cache was already there."""
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-class Timings(StrictModel):
-    """Where a job's time went, in seconds; by the worker's clock unless said otherwise."""
-
-    queued_seconds: float | None = None
-    """From enqueue (Redis' clock) to the worker taking it; None for a message that a stock Celery sender pushed."""
-    first_token_seconds: float | None = None
-    """From the engine taking the request to its first token; None where the engine does not tell."""
-    total_seconds: float
-    """From the worker taking it to the last token."""
-
-
-class GenerationResult(StrictModel):
-    """The answer to one job."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    id: str
-    model: str
-    choices: tuple[Choice, ...]
-    usage: Usage
-    timings: Timings
-    worker: str
-    """Celery node name of the worker that answered."""
-    attempt: int = 1
-    """1 for the first delivery."""
-    metadata: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """The first choice's text."""
-        return self.choices[0].text
 
 
 class FailureCode(StrEnum):

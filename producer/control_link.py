@@ -1,16 +1,30 @@
 """The commands about jobs in the fleet, queue limits and dead letters; otherwise as :mod:`producer.link`."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from producer import keys
+from producer.connection import refuse_errors
 from producer.dead_letters import CHUNK_LETTERS
+from producer.job_list import HEAD_BYTES, LOOKED_AT_TOGETHER
 from producer.link import Link
+from producer.queue_counts import QueueCounts, count_queues
+from producer.registry import encoded_limit
 from producer.script import ScriptRun
 
 
 class ControlLink(Link):
     """What :class:`~producer.link.Link` is, with these commands added."""
+
+    def drained(self) -> tuple[float, dict[str, list[bytes]]]:
+        """The server's time in seconds since the epoch, and what is counted of each known model's finished jobs."""
+        names = sorted(name.decode() for name in self.models())
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for name in names:
+                pipeline.hvals(keys.QueueKeys(name).drained)
+            (seconds, microseconds), *rings = pipeline.execute()
+        return seconds + microseconds / 1e6, dict(zip(names, rings, strict=True))
 
     def tenants(self) -> Mapping[bytes, bytes]:
         """The hash of tenants' terms."""
@@ -28,13 +42,76 @@ class ControlLink(Link):
         """The hash of the gateway's keys."""
         return cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.API_KEYS))
 
+    def presences(self) -> tuple[float, list[tuple[bytes, float]], Mapping[bytes, bytes]]:
+        """The server's time, who is there until when, and what they say."""
+        with self._redis.pipeline() as transaction:
+            transaction.time()
+            transaction.zrange(keys.WORKERS, 0, -1, withscores=True)
+            transaction.hgetall(keys.WORKERS_SAID)
+            (seconds, microseconds), ends, said = transaction.execute()
+        return seconds + microseconds / 1e6, ends, said
+
     def add_key(self, digest: str, value: bytes) -> None:
         """Let a key open the gateway."""
         self._redis.hset(keys.API_KEYS, digest, value)
 
+    def replace_key(self, run: ScriptRun) -> bool:
+        """Run the script that changes what is known of a key; whether it was what was read."""
+        return bool(self._run(run))
+
     def revoke_key(self, digest: str) -> bool:
         """Let it open nothing; whether it did."""
         return bool(self._redis.hdel(keys.API_KEYS, digest))
+
+    def read(self, run: ScriptRun) -> bytes:
+        """Run a script that changes nothing."""
+        return cast("bytes", self._run_again(run))
+
+    def listed(self, name: str, after: str | None) -> list[str] | None:
+        """The next part of a list of jobs, the latest first; None when the one to go on after is not there."""
+        rank = -1 if after is None else cast("int | None", self._redis.zrevrank(name, after))
+        if rank is None:
+            return None
+        found = self._redis.zrevrange(name, rank + 1, rank + LOOKED_AT_TOGETHER)
+        return [job_id.decode() for job_id in cast("list[bytes]", found)]
+
+    def records_and_heads(self, job_ids: Sequence[str]) -> list[tuple[Mapping[bytes, bytes], bytes]]:
+        """The record of each job, and the beginning of its result."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(keys.job_record(job_id))
+                pipeline.getrange(keys.result(job_id), 0, HEAD_BYTES - 1)
+            found = refuse_errors(pipeline.execute(raise_on_error=False))
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    def aliases(self) -> Mapping[bytes, bytes]:
+        """The hashes of models' other names, and of their adapters."""
+        names = cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.ALIASES))
+        adapters = cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.ADAPTERS))
+        return {**adapters, **names}
+
+    def set_alias(self, run: ScriptRun) -> Sequence[bytes]:
+        """Run the alias script."""
+        return cast("Sequence[bytes]", self._run_again(run))
+
+    def forget_alias(self, alias: str) -> bool:
+        """Remove another name, or an adapter's; whether there was one."""
+        is_alias = bool(self._redis.hdel(keys.ALIASES, alias))
+        return bool(self._redis.hdel(keys.ADAPTERS, alias)) or is_alias
+
+    def webhooks(self, run: ScriptRun) -> Any:  # noqa: ANN401 - whatever the script replies
+        """Run a script of the webhooks' outbox; sent once more when a kept connection was dead."""
+        return self._run_again(run)
+
+    def webhook_secrets(self) -> tuple[Mapping[bytes, bytes], float]:
+        """The hash of webhook secrets, and the moment: seconds since the epoch by the server's clock."""
+        stored = self._redis.hgetall(keys.WEBHOOK_SECRETS)
+        seconds, microseconds = self._redis.time()
+        return cast("Mapping[bytes, bytes]", stored), seconds + microseconds / 1e6
+
+    def delete_webhook_secrets(self, field: str) -> bool:
+        """Remove a tenant's secrets; whether there were any."""
+        return bool(self._redis.hdel(keys.WEBHOOK_SECRETS, field))
 
     def cancel(self, run: ScriptRun) -> Sequence[bytes]:
         """Run the cancel script; sent once more when a kept connection was dead."""
@@ -44,16 +121,44 @@ class ControlLink(Link):
         """Run the replay script."""
         return cast("bytes", self._run(run))
 
+    def conversation(self, key: str) -> tuple[Mapping[bytes, bytes], float]:
+        """A conversation's hash, empty when there is none, and the seconds until it is gone."""
+        with self._redis.pipeline() as transaction:
+            transaction.hgetall(key)
+            transaction.pttl(key)
+            fields, left_ms = transaction.execute()
+        return fields, max(0, left_ms) / 1000
+
+    def line_up(self, run: ScriptRun) -> list[Any]:
+        """Run the script that takes, and keeps, a turn's place in line."""
+        return cast("list[Any]", self._run_again(run))
+
+    def leave_line(self, key: str, ticket: str) -> None:
+        """Give up a turn's place in the line of the conversation with this key."""
+        with self._redis.pipeline() as transaction:
+            transaction.zrem(keys.line(key), ticket)
+            transaction.hdel(keys.tickets(key), ticket)
+            transaction.execute()
+
+    def settle_turn(self, run: ScriptRun) -> None:
+        """Run the script that notes how a turn ended."""
+        self._run_again(run)
+
+    def forget_conversation(self, key: str) -> bool:
+        """Remove a conversation; whether there was one."""
+        return bool(self._redis.delete(key))
+
+    def queue_counts(self) -> list[QueueCounts]:
+        """What is queued for each model."""
+        return count_queues(self._redis)
+
     def limits(self) -> Mapping[bytes, bytes]:
         """The hash of queue limits."""
         return cast("Mapping[bytes, bytes]", self._redis.hgetall(keys.LIMITS))
 
     def set_limit(self, model: str, max_waiting_jobs: int | None) -> None:
-        """Set a queue's limit, or lift it."""
-        if max_waiting_jobs is None:
-            self._redis.hdel(keys.LIMITS, model)
-        else:
-            self._redis.hset(keys.LIMITS, model, str(max_waiting_jobs))
+        """Set a queue's limit; None: it has none."""
+        self._redis.hset(keys.LIMITS, model, encoded_limit(max_waiting_jobs))
 
     def letter(self, letter_id: str) -> bytes | None:
         """One dead letter."""
@@ -76,6 +181,7 @@ class ControlLink(Link):
             with self._redis.pipeline() as transaction:
                 transaction.hdel(keys.DEAD_LETTERS, *some)
                 transaction.zrem(keys.DEAD_LETTER_INDEX, *some)
+                transaction.hdel(keys.DEAD_LETTER_MODELS, *some)
                 purged += int(transaction.execute()[0])
         return purged
 
@@ -83,5 +189,5 @@ class ControlLink(Link):
         """Remove every letter; how many there were."""
         with self._redis.pipeline() as transaction:
             transaction.hlen(keys.DEAD_LETTERS)
-            transaction.delete(keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX)
+            transaction.delete(keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, keys.DEAD_LETTER_MODELS)
             return int(transaction.execute()[0])

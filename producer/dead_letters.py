@@ -17,8 +17,9 @@ from producer.contract import FailureCode, Priority
 from producer.errors import NotReplayable, UnknownDeadLetter
 from producer.script import Script, ScriptRun
 from producer.submission import Destination
+from producer.webhook_note import note_in
 
-REPLAY_SCRIPT: Final = Script.named("replay")
+REPLAY_SCRIPT: Final = Script.named("webhooks", "replay")
 CHUNK_LETTERS: Final = 50
 """Most letters that one command reads or removes: each may hold a message of megabytes."""
 
@@ -125,7 +126,8 @@ def prepare_replay(letter: DeadLetter, destination: Destination) -> ScriptRun:
         keys.lane(letter.model, letter.priority),
         names.doorbell_of(letter.priority),
     )
-    arguments = (letter.letter_id, letter.sha, letter.job_id, letter.message, destination.record_seconds)
+    webhook = note_in(letter.message)
+    arguments = (letter.letter_id, letter.sha, letter.job_id, letter.message, destination.record_seconds, webhook)
     return ScriptRun(REPLAY_SCRIPT, script_keys, arguments)
 
 

@@ -138,11 +138,16 @@ def _eviction(facts: ServerFacts) -> Finding:
 def _memory(facts: ServerFacts) -> Finding:
     limit, used = int(facts.info.get("maxmemory", 0)), int(facts.info.get("used_memory", 0))
     if not limit:
-        return Finding(Level.OK, "memory", f"{_mebibytes(used)} in use, no limit set")
+        return Finding(
+            Level.WARNING,
+            "memory",
+            f"{_mebibytes(used)} in use and no limit set: what is queued grows until the machine has no memory left; "
+            "type: CONFIG SET maxmemory BYTES (and keep it in the server's configuration)",
+        )
     share = used / limit
     text = f"{_mebibytes(used)} of {_mebibytes(limit)} in use ({share:.0%})"
     if share >= FULL_SHARE:
-        return Finding(Level.WARNING, "memory", f"{text}; when it is full, submitting is refused and results wait")
+        return Finding(Level.WARNING, "memory", f"{text}: no more jobs are taken until some are done")
     return Finding(Level.OK, "memory", text)
 
 

@@ -43,8 +43,10 @@ def prefix_of(request: GenerationRequest) -> str:
     """
     if request.prompt_cache_key is not None:
         return _digest(f"key {request.prompt_cache_key}")
-    text = request.prompt if request.prompt is not None else (request.messages[0].content if request.messages else "")
-    return _digest(f"text {text[:PREFIX_CHARACTERS]}") if len(text) >= PREFIX_CHARACTERS else ""
+    text = request.prompt or (request.messages[0].content if request.messages else "") or ""
+    # What one adapter has computed serves no other.
+    adapter = "" if request.lora is None else f"{request.lora}\0"
+    return _digest(f"text {adapter}{text[:PREFIX_CHARACTERS]}") if len(text) >= PREFIX_CHARACTERS else ""
 
 
 def _digest(text: str) -> str:

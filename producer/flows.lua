@@ -17,10 +17,11 @@
 
 local TENANTS = 'fleet:tenants'
 
--- What an operator gave the tenant: its weight, and its limit of jobs under lease (nil: none).
+-- What an operator gave the tenant: its weight, its limit of jobs under lease and that of jobs that wait (nil: none).
 local function tenant_terms(tenant)
-  local weight, most_running = string.match(redis.call('HGET', TENANTS, tenant) or '', '^(%S+) (%d*)$')
-  return tonumber(weight) or 1, tonumber(most_running)
+  local stored = redis.call('HGET', TENANTS, tenant) or ''
+  local weight, most_running, most_waiting = string.match(stored, '^(%S+) (%d*) ?(%d*)$')
+  return tonumber(weight) or 1, tonumber(most_running), tonumber(most_waiting)
 end
 
 local function flow_key(kind, step, model)
@@ -43,6 +44,11 @@ end
 
 local function first_of(key, beginning)
   return redis.call('ZRANGEBYLEX', key, '[' .. beginning, '(' .. beginning .. '\255', 'LIMIT', 0, 1)[1]
+end
+
+-- How many jobs of a tenant wait in flows of a lane: two ranks, however many there are.
+local function count_waiting(step, model, tenant)
+  return redis.call('ZLEXCOUNT', flow_key('order', step, model), '[' .. tenant .. '|', '(' .. tenant .. '|\255')
 end
 
 local function head_of(step, model, tenant)

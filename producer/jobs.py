@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from producer.contract import Failure, GenerationResult
+from producer.contract import Failure, GenerationResult, Priority, Timings, Usage
 from producer.errors import InferenceFailed, InvalidRequest, QueueFull, UnknownModel
 
 
@@ -18,6 +18,8 @@ class Submission:
     """An earlier submission with the same idempotency key had made this job; nothing new was queued."""
     submission_token: str = ""
     """Tells this submission from a later one under the same id; a duplicate has that of the job it names."""
+    conversation_key: str | None = None
+    """Where the conversation is kept that the job is a turn of; None for other jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class SubmitOutcome:
         Raises:
             InvalidRequest: the request breaks the contract, or its idempotency key names a job with another body.
             UnknownModel: no worker ever served the model and no operator declared it.
-            QueueFull: as many jobs of the model wait as may.
+            QueueFull: as many jobs of the model, or of its tenant, wait as may.
         """
         if self.submission is not None:
             return self.submission
@@ -70,6 +72,40 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class AttemptEnd(StrEnum):
+    """How an attempt at a job ended; only one that is not ``running``, and is the last, may be the job's end too."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """Its worker was killed, hung or cut off."""
+    INTERRUPTED = "interrupted"
+    """Its engine died, or its worker could not go on with it."""
+    PUT_OFF = "put_off"
+    """There was no room for it."""
+    HANDED_BACK = "handed_back"
+    """Its worker was stopped; it counts as no attempt, and the next one has the same number."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobAttempt:
+    """One attempt at a job; None where nobody knows."""
+
+    attempt: int | None
+    """1 for the first."""
+    worker: str | None
+    """Celery node name."""
+    begun_at: float | None
+    """Seconds since the epoch, when the worker took it."""
+    ended_at: float | None
+    """Seconds since the epoch; None while it runs."""
+    end: AttemptEnd
+    reason: str = ""
+    """What happened, for operators; empty where ``end`` says it all."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """What is known of a job at this moment; None where nobody knows (yet, or any more)."""
@@ -85,6 +121,15 @@ class JobStatus:
     failure: Failure | None = None
     """Set for ``failed`` and ``cancelled``."""
     tenant: str | None = None
+    priority: Priority | None = None
+    attempt: int | None = None
+    """Of its latest start; 1 for the first delivery."""
+    ended_at: float | None = None
+    """Seconds since the epoch by the clock of whoever answered it."""
+    usage: Usage | None = None
+    timings: Timings | None = None
+    attempts: tuple[JobAttempt, ...] = ()
+    """The first one first; of those that did not answer the latest 20. In lists of jobs it is left empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,68 +1,4 @@
-r"""Every Redis key and channel that the fleet owns, or shares with Celery: its name, type and lifetime.
-
-======================================  =========  =========================================================
-key or channel                          type       meaning and lifetime
-======================================  =========  =========================================================
-``fleet.<model>``                       list       waiting jobs of priority ``interactive``: messages of
-                                                   Celery protocol 2, in by LPUSH, out by RPOP; until taken
-``fleet.<model>\x06\x16<3|6|9>``          list       the same for ``normal``, ``batch`` and ``background``
-``fleet.<model>\x06\x16<1|4|7|10>``       list       an empty element for each job of that lane which waits in flows;
-                                                   until it is taken
-``fleet:waiting:<model>``               hash       jobs in flows: number to place and message; until taken
-``fleet:order:<step>:<model>``          sorted     the flows of a lane: ``<tenant>|<number>``; the same
-                                        set
-``fleet:prefixes:<step>:<model>``       sorted     ``<tenant>|<prefix>|<number>`` of jobs whose prompts begin alike; the
-                                        set        same
-``fleet:deadlines:<step>:<model>``      sorted     numbers by deadline; the same
-                                        set
-``fleet:shares:<step>:<model>``         sorted     tenants that wait, by tokens over weight; while jobs are in flows
-                                        set
-``fleet:spent:<step>:<model>``          sorted     the same of tenants that do not wait at this moment
-                                        set
-``fleet:running:<model>``               hash       tenant to its jobs under lease; while there are any
-``fleet:charged:<model>``               hash       tag to the step, tenant and tokens of a lease that counts for a
-                                                   tenant; until it is done
-``fleet:held:<model>``                  set        ``<step>|<tenant>`` of tenants at their limit; until they have room
-``fleet:turns:<model>``                 hash       step to what a lane is due while a more urgent one is served
-``fleet:tenants``                       hash       tenant, escaped, to ``<weight> <most running jobs>``; for ever
-``fleet:doorbell:<model>``              list       a token per burst of new messages, which wakes one waiting
-                                                   worker; an hour
-``fleet:doorbell-urgent:<model>``       list       the same for messages of the most urgent lane
-``fleet:doorbell-own:<consumer>``       list       a token by which a worker ends its own wait; a minute
-``fleet:leases:<model>``                sorted     tag of each claimed message, by the moment its lease ends;
-                                        set        until it is done
-``fleet:leased:<model>``                hash       tag to the claimed message and who claimed it when; the same
-``fleet:redelivery:<model>``            hash       SHA-1 of a message whose attempts went wrong to how often and
-                                                   why; until it is done, :data:`JOB_RECORD_SECONDS` at most
-``fleet:suspects:<model>``              list       messages that may have killed an engine; until run, apart
-``fleet:isolation:<model>``             string     the consumer that runs suspects apart; one lease
-``fleet:delayed:<model>``               sorted     messages whose time has not come, by that time; until then
-                                        set
-``fleet:claims:<model>``                string     counts claims; for ever
-``fleet:cancels:<model>``               hash       job id to the submission token that was cancelled; until a
-                                                   worker has seen it, :data:`JOB_RECORD_SECONDS` at most
-``fleet:cancelled:<model>``             channel    JSON ``{"job_id", "submission_token"}`` of each cancellation
-``fleet:dead``                          hash       dead letters by id, JSON; until replayed or purged
-``fleet:dead:index``                    sorted     their ids, by the moment they were buried; the same
-                                        set
-``fleet:models``                        hash       model name to JSON ``{"declared_by": "worker"|"operator",
-                                                   "since": seconds}``; for ever
-``fleet:keys``                          hash       SHA-256 of a key of the gateway to JSON ``{"name", "role",
-                                                   "tenant", "created_at"}``; until it is revoked
-``fleet:limits``                        hash       model name to the most jobs of it that may wait, over all its
-                                                   lanes; for ever
-``fleet:job:<id>``                      hash       ``token``, ``model``, ``tenant``, ``priority``,
-                                                   ``enqueued_at``; a worker adds ``state``, ``worker``,
-                                                   ``started_at``; :data:`JOB_RECORD_SECONDS`
-``fleet:idempotency:<tenant>:<key>``    hash       ``job_id``, ``body_digest``, ``enqueued_at``; as long as
-                                                   the job's record
-``fleet:stream:<id>``                   stream     what a streamed job has said, as :mod:`producer.stream_entries` has
-                                                   it; an hour from the last entry
-``celery-task-meta-<id>``               string     Celery's result, JSON; Celery's ``result_expires``
-``celery-task-meta-<id>``               channel    the same JSON, published when it is stored
-``/<db>.celeryev/task.sent``            channel    Celery's ``task-sent`` event, which Flower shows as PENDING
-``/<db>.celeryev/task.revoked``         channel    Celery's ``task-revoked`` event of a cancellation
-======================================  =========  =========================================================
+"""Names of every Redis key and channel that the fleet owns, or shares with Celery: docs/redis-keys.md has them all.
 
 The lanes' names are those of kombu's Redis transport (``queue_order_strategy`` and ``priority_steps`` 0, 3, 6, 9;
 the most urgent step has the queue's own name), so that any Celery worker or monitor finds them.
@@ -81,10 +17,21 @@ JOB_RECORD_SECONDS: Final = 7 * 24 * 3600
 
 MODELS: Final = "fleet:models"
 TENANTS: Final = "fleet:tenants"
+ALIASES: Final = "fleet:aliases"
+ADAPTERS: Final = "fleet:adapters"
 LIMITS: Final = "fleet:limits"
+MEMORY: Final = "fleet:memory"
+WEBHOOKS_AWAITING: Final = "fleet:webhooks:awaiting"
+WEBHOOKS_DUE: Final = "fleet:webhooks:due"
+WEBHOOKS_DEAD: Final = "fleet:webhooks:dead"
+WEBHOOK_SECRETS: Final = "fleet:webhooks:secrets"
 API_KEYS: Final = "fleet:keys"
+WORKERS: Final = "fleet:workers"
+WORKERS_SAID: Final = "fleet:workers:said"
+JOBS: Final = "fleet:jobs"
 DEAD_LETTERS: Final = "fleet:dead"
 DEAD_LETTER_INDEX: Final = "fleet:dead:index"
+DEAD_LETTER_MODELS: Final = "fleet:dead:models"
 
 PRIORITY_STEPS: Final[dict[Priority, int]] = {
     Priority.INTERACTIVE: 0,
@@ -101,6 +48,7 @@ TASK_SENT_ROUTING_KEY: Final = "task.sent"
 
 _STREAM_PREFIX: Final = "fleet:stream:"
 _RESULT_PREFIX: Final = "celery-task-meta-"
+_CONVERSATION_PREFIX: Final = "fleet:conversation:"
 
 
 def queue(model: str) -> str:
@@ -136,7 +84,7 @@ def all_lanes(model: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class QueueKeys:
-    """What belongs to the queue of one model beside its lanes; the table above says what each is."""
+    """What belongs to the queue of one model beside its lanes; docs/redis-keys.md says what each is."""
 
     model: str
 
@@ -217,6 +165,11 @@ class QueueKeys:
         return self._named("claims")
 
     @property
+    def drained(self) -> str:
+        """What was finished lately."""
+        return self._named("drained")
+
+    @property
     def cancels(self) -> str:
         """Cancelled submissions."""
         return self._named("cancels")
@@ -227,9 +180,19 @@ class QueueKeys:
         return self._named("cancelled")
 
 
+def rate(key_id: str) -> str:
+    """The hash of what a key of the gateway has asked for lately."""
+    return f"fleet:rate:{key_id}"
+
+
 def own_doorbell(consumer: str) -> str:
     """The list by which a consumer wakes itself."""
     return f"fleet:doorbell-own:{consumer}"
+
+
+def ui_session(digest: str) -> str:
+    """The string that says whose a session of the operator's page is."""
+    return f"fleet:ui-session:{digest}"
 
 
 def job_record(job_id: str) -> str:
@@ -247,10 +210,30 @@ def job_id_of_stream(name: str) -> str:
     return name.removeprefix(_STREAM_PREFIX)
 
 
+def job_list(tenant: str | None) -> str:
+    """The sorted set of a tenant's listed jobs; no tenant is a tenant of its own."""
+    return f"{JOBS}:{quote(tenant or '', safe='')}"
+
+
 def idempotency(tenant: str | None, key: str) -> str:
     """The hash that remembers which job a tenant's idempotency key named; no tenant is a tenant of its own."""
     # Escaped, so that no tenant can choose a name that reaches into another tenant's keys.
     return f"fleet:idempotency:{quote(tenant or '', safe='')}:{key}"
+
+
+def conversation(tenant: str | None, conversation_id: str) -> str:
+    """The hash of a tenant's conversation; no tenant is a tenant of its own."""
+    return f"{_CONVERSATION_PREFIX}{quote(tenant or '', safe='')}:{quote(conversation_id, safe='')}"
+
+
+def line(conversation_key: str) -> str:
+    """The sorted set of tickets of a conversation's turns that wait."""
+    return f"fleet:line:{conversation_key.removeprefix(_CONVERSATION_PREFIX)}"
+
+
+def tickets(conversation_key: str) -> str:
+    """The hash that says until when each of these tickets is good."""
+    return f"fleet:tickets:{conversation_key.removeprefix(_CONVERSATION_PREFIX)}"
 
 
 def result(job_id: str) -> str:

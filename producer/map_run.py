@@ -4,13 +4,15 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from producer.aliasing import enqueued
 from producer.chunk import Chunk
 from producer.connection import Deadline
 from producer.jobs import JobOutcome
 from producer.link import Link
 from producer.outcome import some_not_ready
 from producer.polling import Polling
-from producer.submission import Destination, Submittable, enqueue_run, read_replies
+from producer.script import ScriptRun
+from producer.submission import Destination, Submittable
 from producer.watch import PollSchedule
 from producer.window import Window
 
@@ -45,9 +47,11 @@ class MapRun:
         if self._window.wants_more:
             self._pull(chunk)
         if chunk.jobs:
-            run = enqueue_run(chunk.prepared, self._destination)
-            reply = self._polling.outlast(partial(self._link.enqueue, run))
-            self._window.submitted(chunk.jobs, read_replies(chunk.prepared, reply))
+            found = enqueued(chunk.prepared, self._destination, self._enqueue)
+            self._window.submitted(chunk.jobs, found)
+
+    def _enqueue(self, run: ScriptRun) -> bytes:
+        return self._polling.outlast(partial(self._link.enqueue, run))
 
     def _pull(self, chunk: Chunk) -> None:
         while not self._exhausted and self._window.room and chunk.seconds_left:

@@ -19,7 +19,8 @@ import orjson
 from pydantic_core import PydanticSerializationError
 
 from producer import keys
-from producer.contract import MAX_MESSAGE_BYTES, SCHEMA_VERSION, GenerationRequest, Priority
+from producer.answers import SCHEMA_VERSION
+from producer.contract import MAX_MESSAGE_BYTES, GenerationRequest, Priority
 from producer.errors import InvalidRequest
 
 _REQUEST_TO_JSON: Final = GenerationRequest.__pydantic_serializer__.to_json
@@ -75,7 +76,7 @@ class TimedMessage:
 
     def at(self, seconds: float) -> bytes:
         """The whole text; ``seconds`` since the epoch."""
-        return self.template.filled({**self.values, "now": repr(seconds)})
+        return self.template.filled({**self.values, "now": f"{seconds:.6f}"})  # as the server writes it
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ class Route:
 
     message: Template
     """The message: Celery's headers and kombu's envelope. Its ``fleet`` header holds
-    :class:`~producer.contract.SystemFields`. Gaps: id, token, size, expires, body and now."""
+    :class:`~producer.contract.SystemFields`. Gaps: id, token, size, expires, body and now; trace in a traced one."""
     event: Template
     """Celery's ``task-sent`` event, as kombu publishes it: it makes Flower show the queued job. Gaps: id, size, now
     and escaped_expires, for its body is a JSON text inside a JSON string."""
@@ -113,14 +114,14 @@ class Route:
     """All of it for the enqueue script, as JSON."""
 
 
-def route(model: str, priority: Priority) -> Route:
+def route(model: str, priority: Priority, *, is_traced: bool = False) -> Route:
     """The route of these jobs, from this process."""
-    return _route(model, priority, os.getpid())
+    return _route(model, priority, os.getpid(), is_traced)
 
 
 @lru_cache(maxsize=256)
-def _route(model: str, priority: Priority, process_id: int) -> Route:
-    message, event = _message_template(model, priority), _event_template(model, process_id)
+def _route(model: str, priority: Priority, process_id: int, is_traced: bool) -> Route:  # noqa: FBT001 - of the cache
+    message, event = _message_template(model, priority, is_traced=is_traced), _event_template(model, process_id)
     encoded = {
         "model": model,
         "priority": priority.value,
@@ -205,11 +206,12 @@ def _description(model: str, size: str) -> str:
     return f"model {model}, {size}"
 
 
-def _message_template(model: str, priority: Priority) -> Template:
+def _message_template(model: str, priority: Priority, *, is_traced: bool) -> Template:
     fleet = {
         "schema_version": SCHEMA_VERSION,
         "submission_token": _text("token"),
-        "trace_context": {},
+        # A gap in the messages of jobs that are traced alone: the others do not pay for it.
+        "trace_context": _json("trace") if is_traced else {},
         "enqueued_at": _json("now"),
     }
     envelope = {

@@ -1,19 +1,29 @@
 """What an operator asks of a fleet: which models it takes, how long its queues may get, and its dead letters."""
 
-import time
 from collections.abc import Iterable
 
-from producer.api_keys import ApiKey, Role, digest_of, digest_with_id, encoded_key, key_for, new_secret, read_keys
 from producer.connection import asking
 from producer.control_link import ControlLink
 from producer.dead_letters import DeadLetter, LetterScan, found_letter, prepare_replay, replayed_job
+from producer.drain_rate import DrainRate, read_rates
 from producer.jobs import ModelDeclaration
-from producer.registry import checked_limit, checked_name, read_limits, read_models
+from producer.key_operations import KeyOperations
+from producer.presence import WorkerPresence, present
+from producer.registry import (
+    alias_run,
+    checked_limit,
+    checked_name,
+    read_aliases,
+    read_limits,
+    read_models,
+    refuse_alias,
+)
 from producer.submission import Destination
 from producer.tenants import TenantTerms, encoded_terms, read_tenants, tenant_field
+from producer.webhooks.operations import WebhookOperations
 
 
-class Operations:
+class Operations(KeyOperations, WebhookOperations):
     """The operator's part of a producer; see :class:`producer.Producer`."""
 
     _url: str
@@ -49,8 +59,49 @@ class Operations:
         with asking(self._url):
             return self._link.forget_model(checked_name(name))
 
-    def queue_limits(self) -> dict[str, int]:
-        """The most jobs that may wait, by model; a model that is not among them takes any number.
+    def aliases(self) -> dict[str, str]:
+        """The other names of models, each with the model's own.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return read_aliases(self._link.aliases())
+
+    def set_alias(self, alias: str, model: str) -> None:
+        """Let jobs name this model by another name too; one that named another model names this one from then on.
+
+        Limits, doorbells and results are the model's own: the other name is only a way to it.
+
+        Raises:
+            InvalidRequest: the alias is a model's own name, the model is not known, or no model may have such a name.
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        run = alias_run(checked_name(alias), checked_name(model), may_move=True)
+        with asking(self._url):
+            reply = self._link.set_alias(run)
+        refuse_alias(alias, model, reply)
+
+    def forget_alias(self, alias: str) -> bool:
+        """Refuse further jobs under this other name; whether there was one.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return self._link.forget_alias(alias)
+
+    def workers(self, model: str | None = None) -> list[WorkerPresence]:
+        """The workers that were heard of in the last seconds, by name; those of one model when it is given.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            return present(*self._link.presences(), model=model)
+
+    def queue_limits(self) -> dict[str, int | None]:
+        """The most jobs that may wait, by model; None: any number. A model that is not among them takes 2,000,000.
 
         Raises:
             FleetUnreachable: Redis could not be reached, or refused.
@@ -71,6 +122,16 @@ class Operations:
         with asking(self._url):
             self._link.set_limit(checked_name(model), checked_limit(max_waiting_jobs))
 
+    def drain_rates(self) -> dict[str, DrainRate]:
+        """How many jobs and tokens are finished a second, by model; a model of which none was lately is left out.
+
+        Raises:
+            FleetUnreachable: Redis could not be reached, or refused.
+        """
+        with asking(self._url):
+            now, rings = self._link.drained()
+        return read_rates(rings, now)
+
     def tenants(self) -> dict[str, TenantTerms]:
         """The tenants that have terms of their own; every other has weight 1 and no limit.
 
@@ -80,16 +141,25 @@ class Operations:
         with asking(self._url):
             return read_tenants(self._link.tenants())
 
-    def set_tenant(self, tenant: str, *, weight: float = 1.0, max_running_jobs: int | None = None) -> None:
-        """Give a tenant a weight and a limit of jobs that workers hold at a time; they count from the next claim on.
+    def set_tenant(
+        self,
+        tenant: str,
+        *,
+        weight: float = 1.0,
+        max_running_jobs: int | None = None,
+        max_waiting_jobs: int | None = None,
+    ) -> None:
+        """Give a tenant a weight, a limit of jobs that workers hold at a time, and one of jobs that wait for a model.
 
-        Tenants that wait for one model in one lane share it by tokens, each in proportion to its weight.
+        They count from the next claim or submission on. Tenants that wait for one model in one lane share it by
+        tokens, each in proportion to its weight. Beyond ``max_waiting_jobs`` of one model, over all its lanes,
+        :meth:`submit` raises :class:`QueueFull`, and :meth:`map` waits for room.
 
         Raises:
             InvalidRequest: no tenant may have this name, weight or limit.
             FleetUnreachable: Redis could not be reached, or refused.
         """
-        field, value = tenant_field(tenant), encoded_terms(TenantTerms(weight, max_running_jobs))
+        field, value = tenant_field(tenant), encoded_terms(TenantTerms(weight, max_running_jobs, max_waiting_jobs))
         with asking(self._url):
             self._link.set_tenant(field, value)
 
@@ -102,44 +172,6 @@ class Operations:
         """
         with asking(self._url):
             return self._link.forget_tenant(tenant_field(tenant))
-
-    def create_key(self, name: str, *, role: Role = Role.PRODUCER, tenant: str | None = None) -> str:
-        """Make a key of the gateway; it is returned this once, and kept nowhere.
-
-        A producer's key submits jobs of ``tenant`` (unless given, the tenant of the key's own name) and sees those
-        alone; an operator's sees all.
-
-        Raises:
-            InvalidRequest: no key or tenant may have this name, or an operator's key is to have a tenant.
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        secret = new_secret()
-        digest = digest_of(secret)
-        key = key_for(digest, name, role, tenant, time.time())
-        with asking(self._url):
-            self._link.add_key(digest, encoded_key(key))
-        return secret
-
-    def api_keys(self) -> list[ApiKey]:
-        """What is known of each of the gateway's keys, the oldest first.
-
-        Raises:
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            known = read_keys(self._link.api_keys())
-        return sorted(known.values(), key=lambda key: key.created_at)
-
-    def revoke_key(self, key_id: str) -> None:
-        """Let a key open nothing any more; gateways notice within seconds.
-
-        Raises:
-            InvalidRequest: there is no such key.
-            FleetUnreachable: Redis could not be reached, or refused.
-        """
-        with asking(self._url):
-            digest = digest_with_id(read_keys(self._link.api_keys()), key_id)
-            self._link.revoke_key(digest)
 
     def dead_letters(self, limit: int = 100, offset: int = 0, model: str | None = None) -> list[DeadLetter]:
         """Dead letters, of one model or of all, the latest first.

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
 
-from producer.contract import Failure, FailureCode, GenerationResult
+from producer.attempts import attempts_of
+from producer.contract import Failure, FailureCode, GenerationResult, Priority
 from producer.errors import InferenceFailed, ResultExpired, ResultNotReady
 from producer.jobs import JobState, JobStatus
 from producer.strict import readable
@@ -107,7 +109,7 @@ def status_of(job_id: str, record: Mapping[bytes, bytes], meta: bytes | None) ->
     if not fields and not stored:
         raise ResultExpired(unknown_job(job_id))
     result = outcome if isinstance(outcome, GenerationResult) else None
-    return JobStatus(
+    status = JobStatus(
         job_id=job_id,
         state=_state(outcome, _LIVE_STATES.get(stored.get("status", "")) or _recorded_state(job_id, fields, outcome)),
         model=fields.get("model") or (result.model if result else None),
@@ -116,7 +118,13 @@ def status_of(job_id: str, record: Mapping[bytes, bytes], meta: bytes | None) ->
         worker=(result.worker if result else None) or fields.get("worker") or _started_by(stored),
         failure=outcome if isinstance(outcome, Failure) else None,
         tenant=fields.get("tenant") or None,
+        priority=Priority(fields["priority"]) if "priority" in fields else None,
+        attempt=result.attempt if result else int(fields["attempt"]) if "attempt" in fields else None,
+        ended_at=None if outcome is None else _moment(stored.get("date_done")),
+        usage=result.usage if result else None,
+        timings=result.timings if result else None,
     )
+    return replace(status, attempts=attempts_of(status, fields))
 
 
 def _load(meta: bytes | None) -> dict[str, Any]:
@@ -159,6 +167,14 @@ def _started_by(stored: Mapping[str, Any]) -> str | None:
 
 def _seconds(text: str | None) -> float | None:
     return float(text) if text else None
+
+
+def _moment(text: Any) -> float | None:  # noqa: ANN401 - whatever JSON held
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _success(result: Any) -> Outcome:  # noqa: ANN401 - whatever JSON held

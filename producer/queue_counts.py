@@ -1,18 +1,32 @@
-"""How many messages are where, by model."""
+"""How many messages are where, by model, and how long the oldest waits."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, cast
 
 import orjson
 from redis import Redis
 
 from producer import keys
-from producer.registry import read_limits
+from producer.contract import Priority
+from producer.registry import MOST_WAITING, read_limits
+from producer.script import Script, ScriptRun
 
-SCAN_LETTERS: Final = 10
-"""Dead letters read at once: each may hold a message of megabytes."""
+QUEUES_SCRIPT: Final = Script.named("flows", "queues")
+MOST_TENANTS: Final = 1_000
+"""Of one lane, among which its oldest job is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCounts:
+    """What waits in one lane of a model."""
+
+    priority: Priority
+    waiting: int
+    oldest_seconds: float | None = None
+    """Since its oldest job came, by the Redis server's clock; None where none waits, or a stock Celery sender's does.
+    Of more than :data:`MOST_TENANTS` tenants in a lane, the first by name are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,13 @@ class QueueCounts:
     dead: int
     max_waiting: int | None = None
     """The limit of ``waiting``; None for no limit."""
+    lanes: tuple[LaneCounts, ...] = ()
+    """What ``waiting`` is the sum of, the most urgent lane first."""
+
+    @property
+    def oldest_seconds(self) -> float | None:
+        """How long the oldest waiting job of any lane has waited."""
+        return max((lane.oldest_seconds for lane in self.lanes if lane.oldest_seconds is not None), default=None)
 
 
 def count_queues(client: Redis) -> list[QueueCounts]:
@@ -38,25 +59,51 @@ def count_queues(client: Redis) -> list[QueueCounts]:
     Raises:
         RedisError: the server could not be reached, or refused.
     """
-    dead = Counter(_models_of_letters(client))
-    known = {name.decode() for name in cast("list[bytes]", client.hkeys(keys.MODELS))}
+    dead = count_letters(cast("list[bytes]", client.hvals(keys.DEAD_LETTER_MODELS)))
+    known = [name.decode() for name in cast("list[bytes]", client.hkeys(keys.MODELS))]
     limits = read_limits(cast("Mapping[bytes, bytes]", client.hgetall(keys.LIMITS)))
-    models = sorted(known | dead.keys() | limits.keys())
-    return [replace(_count(client, model, dead[model]), max_waiting=limits.get(model)) for model in models]
+    run = counting_run(models_with_queues(known, dead, limits))
+    reply = cast("bytes", client.eval(run.script.text, 0, *map(str, run.arguments)))
+    return read_counts(run, reply, dead, limits)
 
 
-def _count(client: Redis, model: str, dead: int) -> QueueCounts:
-    names = keys.QueueKeys(model)
-    with client.pipeline(transaction=False) as pipeline:
-        pipeline.zcard(names.leases)
-        pipeline.zcard(names.delayed)
-        pipeline.llen(names.suspects)
-        for lane in keys.all_lanes(model):
-            pipeline.llen(lane)
-        leased, delayed, suspect, *waiting = pipeline.execute()
-    return QueueCounts(model, sum(waiting), leased, delayed, suspect, dead)
+def models_with_queues(known: Iterable[str], dead: Iterable[str], limits: Iterable[str]) -> list[str]:
+    """Every model that there is something to say of."""
+    return sorted({*known, *dead, *limits})
 
 
-def _models_of_letters(client: Redis) -> Iterator[str]:
-    for _, letter in client.hscan_iter(keys.DEAD_LETTERS, count=SCAN_LETTERS):
-        yield keys.QueueKeys.of_queue(orjson.loads(letter)["queue"]).model
+def counting_run(models: Sequence[str]) -> ScriptRun:
+    """The script run that counts, all models at one moment."""
+    steps = keys.PRIORITY_STEPS.values()
+    return ScriptRun(QUEUES_SCRIPT, (), [MOST_TENANTS, len(steps), *map(str, steps), *models])
+
+
+def read_counts(
+    run: ScriptRun, reply: bytes, dead: Mapping[str, int], limits: Mapping[str, int | None]
+) -> list[QueueCounts]:
+    """What that run found, with the dead letters and limits by model."""
+    models = cast("list[str]", run.arguments[2 + len(keys.PRIORITY_STEPS) :])
+    return [
+        QueueCounts(
+            model,
+            sum(found["waiting"]),
+            found["leased"],
+            found["delayed"],
+            found["suspect"],
+            dead.get(model, 0),
+            limits.get(model, MOST_WAITING),
+            tuple(
+                LaneCounts(priority, waiting, None if oldest is False else oldest)
+                for priority, waiting, oldest in zip(
+                    keys.PRIORITY_STEPS, found["waiting"], found["oldest"], strict=True
+                )
+            ),
+        )
+        # Lua knows no empty array: without models the reply is an empty object.
+        for model, found in zip(models, orjson.loads(reply), strict=True)
+    ]
+
+
+def count_letters(models: Iterable[bytes]) -> Counter[str]:
+    """Dead letters by model, from the model of each."""
+    return Counter(model.decode() for model in models)

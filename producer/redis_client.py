@@ -11,9 +11,13 @@ from redis.retry import Retry
 
 from producer.sentinel_address import SentinelAddress, names_sentinels
 from producer.sentinels import async_master_client, master_client
+from producer.tls_options import tls_options
 
 MAX_ASYNC_CONNECTIONS: Final = 32
 """Callers share this many connections; a thousand that submit at once queue for them."""
+MAX_CONNECTIONS: Final = 10_000
+"""Of threads, each has its own while it talks or waits, two at most; the client library would refuse the 101st, and so
+a submission beside a hundred that wait. Redis itself takes 10,000 clients unless told otherwise (``maxclients``)."""
 
 
 def connect(
@@ -30,9 +34,11 @@ def connect(
         "socket_connect_timeout": connect_timeout_seconds,
         "socket_timeout": socket_timeout_seconds,
         "retry": Retry(NoBackoff(), retries),
+        "max_connections": MAX_CONNECTIONS,
     }
     if names_sentinels(redis_url):
         return master_client(SentinelAddress.parsed(redis_url), arguments)
+    tls_options(redis_url)  # which refuses what the library would hear of with the first command
     return Redis.from_url(redis_url, **arguments)
 
 
@@ -51,6 +57,7 @@ def async_connect(redis_url: str, *, connect_timeout_seconds: float, socket_time
     }
     if names_sentinels(redis_url):
         return async_master_client(SentinelAddress.parsed(redis_url), arguments)
+    tls_options(redis_url)
     return AsyncRedis.from_pool(BlockingConnectionPool.from_url(redis_url, **arguments))
 
 

@@ -21,6 +21,7 @@ MAX_LOGPROBS: Final = 20
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_STRING_CHARACTERS)]
 TokenId = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Preset(StrEnum):
@@ -67,8 +68,8 @@ class SamplingOptions(StrictModel):
     stop: Annotated[tuple[StopString, ...], Len(max_length=MAX_STOP_STRINGS)] | None = None
     """Strings that end a choice; not part of its text."""
     stop_token_ids: Annotated[tuple[TokenId, ...], Len(max_length=MAX_STOP_TOKEN_IDS)] | None = None
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    """Makes a sampled job repeatable on one engine build."""
+    seed: Seed | None = None
+    """Makes a sampled job repeatable on one engine build; -1 is none, as vLLM has it."""
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     """How many choices to draw."""
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)

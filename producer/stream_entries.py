@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from producer.contract import TokenLogprob
+from producer.contract import TokenLogprob, ToolCall
 
 FIELD: Final = "d"
 """The one field of an entry."""
@@ -40,6 +40,8 @@ class Piece:
     token_ids: tuple[int, ...]
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """With the finish reason: calls are told whole."""
 
 
 def encode(pieces: Sequence[Piece], prompt_tokens: int) -> bytes:
@@ -59,11 +61,13 @@ def _fields(piece: Piece) -> dict[str, Any]:
         fields["finish_reason"] = piece.finish_reason
     if piece.logprobs is not None:
         fields["logprobs"] = [logprob.model_dump() for logprob in piece.logprobs]
+    if piece.tool_calls is not None:
+        fields["tool_calls"] = [call.model_dump() for call in piece.tool_calls]
     return fields
 
 
 def _decoded(fields: dict[str, Any]) -> Piece:
-    logprobs = fields.get("logprobs")
+    logprobs, calls = fields.get("logprobs"), fields.get("tool_calls")
     return Piece(
         index=fields["index"],
         at_characters=fields["at_characters"],
@@ -72,6 +76,7 @@ def _decoded(fields: dict[str, Any]) -> Piece:
         token_ids=tuple(fields["token_ids"]),
         finish_reason=fields.get("finish_reason"),
         logprobs=None if logprobs is None else tuple(map(TokenLogprob.model_validate, logprobs)),
+        tool_calls=None if calls is None else tuple(map(ToolCall.model_validate, calls)),
     )
 
 
@@ -101,6 +106,7 @@ class SaidChoice:
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     logprobs: list[TokenLogprob] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -140,6 +146,7 @@ class Said:
         choice.text += piece.text
         choice.token_ids += piece.token_ids
         choice.finish_reason = piece.finish_reason
+        choice.tool_calls = piece.tool_calls
         if piece.logprobs is not None:
             choice.logprobs = (choice.logprobs or []) + list(piece.logprobs)
         return piece

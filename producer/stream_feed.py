@@ -12,7 +12,7 @@ from producer.async_link import AsyncLink
 from producer.connection import Outage
 from producer.outcome import unwrapped
 from producer.result_feed import ResultFeed
-from producer.stream_entries import FIRST_ID
+from producer.stream_entries import FIRST_ID, MOST_ENTRIES
 from producer.stream_reading import StreamEvent, StreamReading
 from producer.tasks import end
 
@@ -142,7 +142,13 @@ async def events(
             more = more or asyncio.create_task(feed.next_entries(job_id, last))
             await asyncio.wait({outcome, more}, return_when=asyncio.FIRST_COMPLETED)
             if more.done():
-                (last, entries), more = more.result(), None
+                found, more = more.result(), None
+                if last == FIRST_ID:
+                    try:
+                        found = await _all_stored(feed, job_id, found)
+                    except RedisError:
+                        continue  # from the beginning again: the feed waits until Redis is back, or says that it is not
+                last, entries = found
                 for event in reading.entries(entries):
                     yield event
             elif outcome.done():
@@ -152,6 +158,13 @@ async def events(
                     yield event
                 return
     finally:
-        for task in (outcome, more):
-            if task is not None:
-                await end(task)
+        await end(outcome, *([more] if more else []))
+
+
+async def _all_stored(feed: StreamFeed, job_id: str, first: Entries) -> Entries:
+    """These and all that are stored behind them: only the last tell which attempt counts."""
+    last, entries = first
+    if len(entries) < MOST_ENTRIES:
+        return first
+    last, more = await feed.rest(job_id, last)
+    return last, entries + more

@@ -1,13 +1,13 @@
 """From a job's stream entries and its result to what a caller is told: nothing twice, nothing lost, nothing mixed."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from producer.contract import GenerationResult, TokenLogprob
+from producer.contract import GenerationResult, TokenLogprob, ToolCall
 from producer.errors import InvalidRequest
-from producer.stream_entries import Piece, Said, SaidChoice
+from producer.stream_entries import RESTARTED, Piece, Said, SaidChoice
 
 POSITION: Final = re.compile(r"(\d{1,6})-(\d{1,12}(?:\.\d{1,12})*)", re.ASCII)
 
@@ -21,6 +21,8 @@ class ChoiceDelta:
     finish_reason: str | None = None
     """Set in its last delta."""
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """In its last delta, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,19 @@ class StreamReading:
         self._said = Said()
         self._after_restarts, self._seen_characters = _parsed(after)
         self._is_resuming = bool(after)
+        self._has_told = False
 
-    def entries(self, entries: Iterable[bytes]) -> Iterator[StreamEvent]:
-        """What the next entries tell."""
-        for entry in entries:
-            if (pieces := self._said.take(entry)) is None:
+    def entries(self, entries: Sequence[bytes]) -> Iterator[StreamEvent]:
+        """What the next entries tell; the first are to be all that are stored.
+
+        Who has no text yet hears nothing of attempts that were given up: there is nothing to forget.
+        """
+        void_count = 0 if self._is_resuming or self._has_told else _void_count(entries)
+        for number, entry in enumerate(entries):
+            pieces = self._said.take(entry)
+            if number < void_count:
+                continue
+            if pieces is None:
                 yield from self._restarted()
             else:
                 yield from self._told(pieces)
@@ -91,7 +101,8 @@ class StreamReading:
             text = choice.text[len(said.text) :]
             logprobs = None if choice.logprobs is None else choice.logprobs[len(said.logprobs or ()) :]
             if text or said.finish_reason is None:
-                yield Piece(choice.index, len(said.text), text, 0, (), choice.finish_reason, logprobs)
+                at = (choice.index, len(said.text), text, 0, ())
+                yield Piece(*at, choice.finish_reason, logprobs, choice.tool_calls)
             said.text, said.finish_reason = choice.text, choice.finish_reason
 
     @property
@@ -107,11 +118,12 @@ class StreamReading:
 
     def _told(self, pieces: list[Piece]) -> Iterator[StreamEvent]:
         deltas = [
-            ChoiceDelta(piece.index, piece.text, piece.finish_reason, piece.logprobs)
+            ChoiceDelta(piece.index, piece.text, piece.finish_reason, piece.logprobs, piece.tool_calls)
             for piece in map(self._unseen, pieces)
             if piece is not None
         ]
         if deltas:
+            self._has_told = True
             yield StreamDelta(self.position, tuple(deltas))
 
     def _unseen(self, piece: Piece) -> Piece | None:
@@ -125,6 +137,11 @@ class StreamReading:
             return piece
         is_all_seen = seen >= len(piece.text) and piece.finish_reason is None
         return None if is_all_seen else replace(piece, text=piece.text[seen:])
+
+
+def _void_count(entries: Sequence[bytes]) -> int:
+    """How many of them come before the last attempt's first."""
+    return max((number + 1 for number, entry in enumerate(entries) if entry == RESTARTED), default=0)
 
 
 def _parsed(position: str) -> tuple[int, dict[int, int]]:

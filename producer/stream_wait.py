@@ -10,7 +10,7 @@ from producer.connection import Deadline, Outage
 from producer.contract import GenerationResult
 from producer.link import Link
 from producer.outcome import answer, not_ready
-from producer.stream_entries import FIRST_ID
+from producer.stream_entries import FIRST_ID, MOST_ENTRIES
 from producer.stream_reading import StreamEvent, StreamReading
 
 IDLE_SECONDS: Final = 0.25
@@ -33,7 +33,7 @@ def events(link: Link, job_id: str, after: str, deadline: Deadline) -> Iterator[
     while True:
         try:
             quiet_seconds = IDLE_SECONDS if last == FIRST_ID else QUIET_SECONDS
-            last, entries = link.said(job_id, last, max(1, int(deadline.remaining(quiet_seconds) * 1000)))
+            last, entries = _said(link, job_id, last, max(1, int(deadline.remaining(quiet_seconds) * 1000)))
             result = None if entries else _result(link, job_id)
             while result is not None and (rest := link.said(job_id, last, None))[1]:  # told between the two looks
                 last, entries = rest[0], entries + rest[1]
@@ -50,6 +50,16 @@ def events(link: Link, job_id: str, after: str, deadline: Deadline) -> Iterator[
             return
         if deadline.has_passed:
             raise not_ready(job_id)
+
+
+def _said(link: Link, job_id: str, after: str, block_ms: int) -> tuple[str, list[bytes]]:
+    """The next entries; at the beginning all that are stored, since only the last of them tell which attempt counts."""
+    last, entries = link.said(job_id, after, block_ms)
+    more = entries
+    while after == FIRST_ID and len(more) == MOST_ENTRIES:
+        last, more = link.said(job_id, last, None)
+        entries = entries + more
+    return last, entries
 
 
 def _result(link: Link, job_id: str) -> GenerationResult | None:

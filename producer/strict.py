@@ -1,16 +1,24 @@
-"""The base of everything on the wire: immutable, and an unknown field is refused with the nearest known name."""
+"""The base of everything on the wire: immutable, and an unknown field is refused."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+UNKNOWN_FIELD: Final = "unknown_field"
+"""The kind of finding that names a field nobody knows; its context has the ``name``."""
 
 
-class StrictModel(BaseModel):
-    """A frozen model that names what it does not know instead of dropping it."""
+class WireModel(BaseModel):
+    """A frozen model of what the fleet itself wrote."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="utf8")
+
+
+class StrictModel(WireModel):
+    """One of what people write: what it does not know is named, with the nearest known name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -18,7 +26,8 @@ class StrictModel(BaseModel):
         # Run for every object of every job: the common case is one comparison of two key views.
         if isinstance(value, Mapping) and not value.keys() <= cls.__pydantic_fields__.keys():
             unknown = next(name for name in value if name not in cls.__pydantic_fields__)
-            raise ValueError(cls.unknown_field(str(unknown)))
+            sentence = cls.unknown_field(str(unknown))
+            raise PydanticCustomError(UNKNOWN_FIELD, "{sentence}", {"sentence": sentence, "name": str(unknown)})
         return value
 
     @classmethod

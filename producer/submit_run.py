@@ -7,6 +7,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
+from producer.aliasing import Found, resolved
 from producer.batch import Batch, BatchChunk
 from producer.link import Exchange, Link
 from producer.polling import Polling
@@ -72,7 +73,9 @@ class SubmitRun:
         if self._sent is None:
             return
         sent = self._sent
-        found = read_replies(sent.chunk.prepared, self._reply(sent)) if sent.chunk.jobs else []
+        found: Found = []
+        if jobs := sent.chunk.prepared:
+            found = resolved(jobs, read_replies(jobs, self._reply(sent)), self._destination, self._enqueue)
         self.batch.settle(sent.chunk, found)
         self._sent = None
 
@@ -83,4 +86,7 @@ class SubmitRun:
                 reply: bytes = sent.exchange.reply()
                 self._polling.answered()
                 return reply
-        return self._polling.outlast(partial(self._link.enqueue, sent.run))
+        return self._enqueue(sent.run)
+
+    def _enqueue(self, run: ScriptRun) -> bytes:
+        return self._polling.outlast(partial(self._link.enqueue, run))

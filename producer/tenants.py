@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 from pydantic import TypeAdapter, ValidationError
 
-from producer.contract import Name
 from producer.errors import InvalidRequest
 from producer.flow import escaped_tenant
+from producer.prompting import Name
 
 LEAST_WEIGHT: Final = 0.001
 MOST_WEIGHT: Final = 1000.0
@@ -25,6 +25,8 @@ class TenantTerms:
     """Its share of the tokens beside the weights of others, while they wait too."""
     max_running_jobs: int | None = None
     """Its jobs that workers hold at a time, over all lanes of a model; None: any number."""
+    max_waiting_jobs: int | None = None
+    """Its jobs that may wait for a model, over all its lanes; None: any number, 0: it submits none."""
 
 
 def tenant_field(tenant: str) -> str:
@@ -40,17 +42,27 @@ def tenant_field(tenant: str) -> str:
 
 
 def encoded_terms(terms: TenantTerms) -> str:
-    """The hash's value, as ``drain.lua`` reads it.
+    """The hash's value, as ``flows.lua`` reads it.
 
     Raises:
         InvalidRequest: the weight or the limit is none.
     """
-    weight, limit = terms.weight, terms.max_running_jobs
+    weight = terms.weight
     if not isinstance(weight, int | float) or not LEAST_WEIGHT <= weight <= MOST_WEIGHT or math.isnan(weight):
         raise InvalidRequest(f"weight: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, not {weight!r}")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise InvalidRequest(f"max_running_jobs: a whole number above 0, or None for no limit; not {limit!r}")
-    return f"{weight:g} {'' if limit is None else limit}"
+    limits = (
+        _limit("max_running_jobs", terms.max_running_jobs, 1),
+        _limit("max_waiting_jobs", terms.max_waiting_jobs, 0),
+    )
+    return f"{weight:g} {limits[0]}" + (f" {limits[1]}" if limits[1] else "")
+
+
+def _limit(name: str, value: int | None, least: int) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidRequest(f"{name}: a whole number from {least} on, or None for no limit; not {value!r}")
+    return str(value)
 
 
 def read_tenants(entries: Mapping[bytes, bytes]) -> dict[str, TenantTerms]:
@@ -59,5 +71,5 @@ def read_tenants(entries: Mapping[bytes, bytes]) -> dict[str, TenantTerms]:
 
 
 def _terms(value: str) -> TenantTerms:
-    weight, _, limit = value.partition(" ")
-    return TenantTerms(float(weight), int(limit) if limit else None)
+    weight, *limits = value.split(" ")
+    return TenantTerms(float(weight), *(int(limit) if limit else None for limit in limits))

@@ -1,7 +1,7 @@
 """Which of the jobs that are out to look at next, and when. No I/O.
 
 Jobs of one lane end nearly in the order in which they were submitted, so the oldest are looked at each time, and all
-others in turn, every :data:`SWEEP_SECONDS`.
+others in turn, every :data:`SWEEP_SECONDS`; thousands more slowly.
 """
 
 from collections import defaultdict
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
 from typing import Any, Final
+
+import orjson
 
 from producer import keys
 from producer.script import Script, ScriptRun
@@ -22,6 +24,10 @@ FRONT_JOBS: Final = 64
 SWEEP_SECONDS: Final = 0.5
 """Every job is looked at about this often, or as often as :data:`SWEEP_JOBS_PER_SECOND` allows."""
 SWEEP_JOBS_PER_SECOND: Final = 10_000
+PATIENT_JOBS_PER_SECOND: Final = 2_500
+"""As :data:`SWEEP_JOBS_PER_SECOND`, where one caller waits for all of them."""
+PATIENT_JOBS_PER_END: Final = 4
+"""So many more for each job that ends: what a sweep costs is bounded by what it is for."""
 SHORTEST_POLL_SECONDS: Final = 0.01
 """Pause after news, for a few jobs; a crowd is looked at in larger portions."""
 CROWD_POLL_SECONDS: Final = 0.1
@@ -57,9 +63,13 @@ class PollSchedule:
 
 
 class Watch:
-    """The jobs that are out, each with the positions of the requests that it answers."""
+    """The jobs that are out, each with the positions of the requests that it answers.
 
-    def __init__(self) -> None:
+    A patient one sweeps thousands of jobs more slowly, the fewer of them end.
+    """
+
+    def __init__(self, *, is_patient: bool = False) -> None:
+        self._is_patient = is_patient
         self._positions: defaultdict[str, list[int]] = defaultdict(list)
         self._front_jobs = FRONT_JOBS
         self._settled = 0
@@ -87,11 +97,14 @@ class Watch:
         """The ids to look at now, in slices for one command each."""
         now = monotonic()
         elapsed_seconds, self._looked_at = now - self._looked_at, now
-        self._front_jobs, self._settled = max(FRONT_JOBS, 2 * self._settled), 0
+        ended, self._settled = self._settled, 0
+        self._front_jobs = max(FRONT_JOBS, 2 * ended)
         front = dict.fromkeys(islice(self._positions, self._front_jobs))
-        sweep_seconds = max(SWEEP_SECONDS, len(self._positions) / SWEEP_JOBS_PER_SECOND)
-        share = min(1.0, elapsed_seconds / sweep_seconds)
-        front.update(dict.fromkeys(self._next_in_turn(round(share * len(self._positions)))))
+        whole = len(self._positions) * min(1.0, elapsed_seconds / SWEEP_SECONDS)
+        most = elapsed_seconds * SWEEP_JOBS_PER_SECOND
+        if self._is_patient:
+            most = min(most, elapsed_seconds * PATIENT_JOBS_PER_SECOND + PATIENT_JOBS_PER_END * ended)
+        front.update(dict.fromkeys(self._next_in_turn(round(min(whole, most)))))
         return sliced(list(front))
 
     def _next_in_turn(self, count: int) -> Iterable[str]:
@@ -109,7 +122,8 @@ def sliced(ids: Sequence[str]) -> list[list[str]]:
 
 def look_run(job_ids: Sequence[str]) -> ScriptRun:
     """The script run that finds which of these results are there; at most :data:`POLL_KEYS`, so that Lua takes them."""
-    return ScriptRun(LOOK_SCRIPT, [keys.result(job_id) for job_id in job_ids], ())
+    # As one argument: to encode and send hundreds of them is most of what a look would cost.
+    return ScriptRun(LOOK_SCRIPT, (), (keys.result(""), orjson.dumps(job_ids)))
 
 
 def found_results(job_ids: Sequence[str], reply: Sequence[Any]) -> dict[str, bytes]:

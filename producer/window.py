@@ -27,7 +27,7 @@ class Window:
         self._handed_over = 0
         self._backlog = Backlog()
         self._ready: dict[int, JobOutcome] = {}
-        self.watch = Watch()
+        self.watch = Watch(is_patient=True)
 
     @classmethod
     def over(cls, job_ids: Sequence[str], *, in_order: bool) -> "Window":
@@ -81,15 +81,15 @@ class Window:
 
     def submitted(self, jobs: Sequence[IndexedJob], found: Iterable[Submission | Refusal]) -> None:
         """Note what became of each."""
-        full = []
+        full: list[tuple[IndexedJob, QueueFull]] = []
         for job, became in zip(jobs, found, strict=True):
             if isinstance(became, Submission):
                 self.watch.add(became.job_id, job.index)
             elif isinstance(became, QueueFull):
-                full.append(job)
+                full.append((job, became))
             else:
                 self._refuse(job.index, became)
-        self._backlog.settle(jobs, full)
+        self._backlog.settle(full)
 
     def seen(self, stored: Mapping[str, bytes]) -> None:
         """Note results that are there, by job id."""

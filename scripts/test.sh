@@ -1,34 +1,59 @@
 #!/usr/bin/env bash
-# Tests in pytest sessions side by side: every test but the slow ones, or with "slow" those. Other arguments: one
-# session with them.
+# Tests in pytest sessions side by side: every test but the slow ones; with "slow" those; with "all" both. Other
+# arguments: one session with them.
 #
-# Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session.
+# Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session. Names on
+# one line below run one after the other: more of them side by side only wait for each other's cores.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -eq 0 ] || [ "$1" = slow ] || exec .venv/bin/pytest "$@"
+[ $# -eq 0 ] || [ "$1" = slow ] || [ "$1" = all ] || exec .venv/bin/pytest "$@"
 
 logs=$(mktemp -d) && trap 'rm -rf "$logs"' EXIT
-declare -A session=()
-start() { # name, arguments
-  local name=$1
-  shift
-  .venv/bin/pytest -q -p no:cacheprovider "$@" >"$logs/$name" 2>&1 &
-  session[$name]=$!
+quick='not vllm and not slow'
+http=(tests/integration/test_gateway*.py)
+apps=(tests/integration/test_{webhook*,examples,ui_browser}.py)
+# What operators have: each of these files starts fleets of its own.
+operators=(tests/integration/test_{flower*,models*,doctor*,exporter,prometheus,logs,tracing}.py
+  tests/integration/test_{compose_acl,producer_acl,tls,hostile_messages,secrets_unsaid,rolling_upgrade}.py)
+others=("${http[@]}" "${apps[@]}" "${operators[@]}")
+leases=tests/faults/test_leases_on_workers.py
+arguments_of() { # session: what pytest is given, one to a line
+  case $1 in
+    engines) printf '%s\n' -m 'vllm and not slow' tests/contracts tests/integration/test_demo.py ;;
+    vllm-fleet) printf '%s\n' -m 'vllm and not slow' --ignore=tests/contracts --ignore=tests/integration/test_demo.py ;;
+    units) printf '%s\n' -m "$quick" --ignore=tests/integration ;;
+    http) printf '%s\n' -m "$quick" "${http[@]}" ;;
+    apps) printf '%s\n' -m "$quick" "${apps[@]}" ;;
+    operators) printf '%s\n' -m "$quick" "${operators[@]}" ;;
+    simulated) printf '%s\n' -m "$quick" tests/integration "${others[@]/#/--ignore=}" ;;
+    workers) printf '%s\n' -m slow $leases ;;
+    suite) printf '%s\n' -m slow tests --ignore=$leases ;;
+  esac
 }
-if [ "${1:-}" = slow ]; then
-  start workers -m slow tests/faults/test_leases_on_workers.py
-  start suite -m slow tests --ignore=tests/faults/test_leases_on_workers.py
-else
-  start engines -m 'vllm and not slow' tests/contracts tests/integration/test_demo.py
-  start vllm-fleet -m 'vllm and not slow' --ignore=tests/contracts --ignore=tests/integration/test_demo.py
-  start units -m 'not vllm and not slow' --ignore=tests/integration
-  start simulated -m 'not vllm and not slow' tests/integration
-fi
+run() { # sessions, one after the other
+  local name status=0
+  for name in "$@"; do
+    mapfile -t arguments < <(arguments_of "$name")
+    .venv/bin/pytest -q -p no:cacheprovider "${arguments[@]}" >"$logs/$name" 2>&1 || status=1
+  done
+  return $status
+}
+case ${1:-} in
+  slow) lanes=(workers suite) ;;
+  all) lanes=('suite engines' 'http operators' 'vllm-fleet apps workers' 'simulated units') ;;
+  *) lanes=(engines 'units apps' vllm-fleet http operators simulated) ;;
+esac
+for lane in "${lanes[@]}"; do
+  # shellcheck disable=SC2086
+  run $lane &
+done
 
 status=0
-for name in "${!session[@]}"; do
-  wait "${session[$name]}" || status=1
-  echo "== $name"
-  cat "$logs/$name"
+for lane in "${lanes[@]}"; do
+  wait -n || status=1
+done
+for log in "$logs"/*; do
+  echo "== $(basename "$log")"
+  cat "$log"
 done
 exit $status

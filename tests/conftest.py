@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from producer import Producer
+from tests.finishing import Results, celery_results
 from tests.running import VLLM_OPTIONS, RunningFleet, simulated
 from tests.waiting import free_port
 from workers.embedded import EmbeddedServer
@@ -27,6 +28,26 @@ def redis_url(redis_server: EmbeddedServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def results(redis_url: str) -> Iterator[Results]:
+    """What a worker writes to, on the session's server."""
+    with celery_results(redis_url) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def own_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the module's own, for what takes seconds to start and is shared by its tests."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey"), free_port()) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the module's own."""
+    return tmp_path_factory.mktemp("module")
 
 
 @pytest.fixture(scope="session")

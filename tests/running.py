@@ -112,6 +112,14 @@ class RunningFleet:
             self.process.wait()
             pytest.fail(f"the fleet did not stop within {seconds} s: {self.log.read_text()[-2000:]}")
 
+    def kill(self) -> None:
+        """All of it, as a machine does that loses its power."""
+        assert self.process is not None
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            child.kill()
+        self.process.kill()
+        self.process.wait()
+
     def worker_processes(self) -> list[psutil.Process]:
         """The worker processes that live now: the supervisor has no other children."""
         assert self.process is not None
@@ -157,6 +165,13 @@ def page_of(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError:
         return 0, ""
+
+
+def slow_fleet(redis_url: str, folder: Path) -> RunningFleet:
+    """One that answers at 100 tokens a second, so that there is time to kill its worker, and misses it soon."""
+    fleet = simulated(redis_url, folder, seconds_per_token=0.01, max_num_seqs=8)
+    fleet.options = dict(fleet.options) | {"worker.lease_seconds": 2.0}
+    return fleet
 
 
 def simulated(redis_url: str, folder: Path, **engine_options: object) -> RunningFleet:

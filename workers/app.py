@@ -11,7 +11,6 @@ from producer.contract import GenerationResult
 from producer.errors import InferenceFailed
 from workers.inference.classify import Failed
 from workers.pool.outcome import current_outcome
-from workers.pool.short_trace import SHOWN_CHARACTERS
 from workers.transport.broker_address import backend_url, broker_settings
 from workers.transport.leases import Leases
 
@@ -66,7 +65,7 @@ def register_generate(app: Celery, name: str = keys.TASK_NAME, **options: Any) -
         "shared": False,  # of this app alone: another app of this process may have its own
         "Request": "workers.consumer:DecodedRequest",
         "throws": (InferenceFailed, SoftTimeLimitExceeded),
-        "resultrepr_maxsize": SHOWN_CHARACTERS,
+        "resultrepr_maxsize": 64,  # nobody sees it: workers/pool/short_trace.py says what monitors are told
     }
     app.task(**(defaults | options))(generate)
 

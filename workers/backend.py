@@ -64,12 +64,26 @@ class FleetBackend(RedisBackend):
         if self.leases and state not in READY_STATES and self._get_task_meta_for(task_id)["status"] in READY_STATES:
             return result  # a retry that is announced late does not undo a cancellation
         if held is None:
+            self._note(task_id, state)
             return super()._store_result(task_id, result, state, *args, **options)
         traceback = args[0] if args else options.get("traceback")
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=options.get("request"))
         value = self.encode(meta | {"task_id": task_id})
         self._end(held, task_id, value.encode() if isinstance(value, str) else value)
         return result
+
+    def _note(self, task_id: str, state: str) -> None:
+        """Say in the job's record what is about to be stored without ending a delivery.
+
+        Monitors see whether there is a result, may not read it, and take one without a note for a success.
+        """
+        if self.leases is None or state == "SUCCESS":
+            return
+        with self.client.pipeline() as transaction:
+            transaction.hset(keys.job_record(task_id), "ended", state if state in READY_STATES else "")
+            if self.expires:
+                transaction.expire(keys.job_record(task_id), int(self.expires), nx=True)
+            transaction.execute()
 
     def store_success(self, task_id: str, result: str) -> bool:
         """End the current delivery with ``result``, which is JSON already; False when it is not this process' to end.

@@ -7,7 +7,6 @@ Started as ``python -m workers.calibrating``, with ``CUDA_VISIBLE_DEVICES`` set 
 import argparse
 import dataclasses
 import json
-import logging
 import os
 import sys
 import time
@@ -17,18 +16,18 @@ from typing import Final, TextIO
 from config.errors import SettingsError
 from config.loading import load_settings
 from config.settings import Settings
+from config.variables import variables
+from producer.logs.options import LogOptions
 from workers.calibration.contender import Answer, Failure, Ready, Speed
 from workers.calibration.load import JobMix, Load, Phase
 from workers.engine.base import EngineError, EngineOptionsInvalid
 from workers.engine.entrance import Patience
 from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE, EXIT_OK
-from workers.from_settings import make_engine
-from workers.logs import set_up_logging
-from workers.parent import end_with_parent
-from workers.supervisor import OVERRIDES_VARIABLE
-
-log = logging.getLogger(__name__)
+from workers.from_settings import make_host
+from workers.logs import set_up_worker_logging
+from workers.parent import add_parent_option, answers_to_parent, end_with_parent
+from workers.supervisor import overrides_of
 
 GRACE_SECONDS: Final = 30.0
 """Beyond the phase: a step that takes long, and aborting what still runs."""
@@ -36,18 +35,17 @@ GRACE_SECONDS: Final = 30.0
 
 def main() -> int:
     """Start the engine, serve phases, end."""
-    end_with_parent()
     given = _parse(sys.argv[1:])
-    # What libraries print belongs to the log; only answers go to whoever reads our stdout.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    end_with_parent(given.parent)
+    answers = answers_to_parent()
     if given.cores:
         os.sched_setaffinity(0, {int(core) for core in given.cores.split(",")})
     try:
-        overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
+        overrides = overrides_of(os.environ)
         settings = load_settings(config_file=given.config, environ=os.environ, overrides=overrides).settings
-        set_up_logging(settings.log.level)
-        host = _host(settings, given.engines_on_device)
+        options, served = LogOptions.of_environment(variables(settings, "log")), settings.model.served_as
+        set_up_worker_logging(options, "calibration", model=served, worker="")
+        host = make_host(settings, given.engines_on_device)
     except SettingsError as error:
         _say(answers, Failure(str(error), is_final=True))
         return EXIT_CONFIGURATION
@@ -78,15 +76,6 @@ def _serve(host: EngineHost, settings: Settings, answers: TextIO) -> None:
             return
 
 
-def _host(settings: Settings, engines_on_device: int) -> EngineHost:
-    return EngineHost(
-        make_engine(settings, engines_on_device),
-        start_timeout_seconds=settings.engine.start_timeout_seconds,
-        health_interval_seconds=settings.engine.health_interval_seconds,
-        health_timeout_seconds=settings.engine.hang_timeout_seconds,
-    )
-
-
 def _say(answers: TextIO, answer: Answer) -> None:
     print(json.dumps(dataclasses.asdict(answer)), file=answers, flush=True)
 
@@ -96,6 +85,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--engines-on-device", type=int, default=1)
     parser.add_argument("--cores", default="", help="numbers with commas")
+    add_parent_option(parser)
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""A real Valkey server for machines that have none: append-only file, never evicts, one folder, one process."""
+"""A real Valkey server for machines that have none: append-only file, bounded, never evicts, one process."""
 
 import subprocess
 import time
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final, Self
 
 import redis
+
+from workers.machine_memory import machine_memory_bytes
 
 START_TIMEOUT_SECONDS: Final = 10.0
 STOP_TIMEOUT_SECONDS: Final = 10.0
@@ -27,6 +29,8 @@ class EmbeddedServer:
     folder: Path
     port: int
     append_fsync: str = "everysec"
+    max_memory_bytes: int = 0
+    """Beyond it the server takes no jobs, and drops nothing; 0: half of the machine's memory, or of the container's."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -72,6 +76,7 @@ class EmbeddedServer:
             "save": "",
             "appendonly": "yes",
             "appendfsync": self.append_fsync,
+            "maxmemory": self.max_memory_bytes or machine_memory_bytes() // 2,
             "maxmemory-policy": "noeviction",
         }
         return [

@@ -1,29 +1,65 @@
-"""Log lines of a worker: one sentence for people, one fixed ``action`` word, ids as fields; never a prompt."""
+"""What is particular to workers: vLLM's processes log as we do, and errors that end a process are lines too.
 
+How lines look, and where they go: :mod:`producer.logs`.
+"""
+
+import json
 import logging
+import multiprocessing
+import os
+import sys
+from pathlib import Path
 from typing import Final
 
-FIELDS: Final = ("action", "job_id", "worker_pid", "exit_code", "gpu")
+from producer.logs.forms import formatter_of
+from producer.logs.handlers import StderrLines
+from producer.logs.options import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, LogOptions
+from producer.logs.setting_up import is_fit, set_up_logging, speaks_json
+
+log = logging.getLogger(__name__)
+
+ENGINE_VARIABLE: Final = "FLEET_ENGINE_LOG"
+"""How the processes that vLLM starts are to log, as JSON; set by the worker, for them alone."""
+VLLM_SWITCH: Final = "VLLM_CONFIGURE_LOGGING"
+VLLM_FILE: Final = "VLLM_LOGGING_CONFIG_PATH"
+VLLM_LEVEL: Final = "VLLM_LOGGING_LEVEL"
+CONFIGURATION: Final = Path(__file__).with_name("vllm_logging.json")
+"""What vLLM hands to ``logging.config`` in each of its processes."""
 
 
-class FieldFormatter(logging.Formatter):
-    """Time, level and sentence, then the fields that the record carries as ``name=value``."""
+def set_up_worker_logging(options: LogOptions, process: str, *, model: str, worker: str) -> None:
+    """In a process that holds an engine; its supervisor writes the file.
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+    Raises:
+        InvalidRequest: a package is missing.
+    """
+    set_up_logging(options, process, file=None, model=model, worker=worker)
+    if VLLM_SWITCH in os.environ or VLLM_FILE in os.environ:
+        return  # the operator wants it otherwise
+    how = {LEVEL_VARIABLE: options.log_level, FORMAT_VARIABLE: options.log_format}
+    told = how | {"fixed": {"process": process, "model": model, "worker": worker}}
+    os.environ[ENGINE_VARIABLE], os.environ[VLLM_FILE] = json.dumps(told), str(CONFIGURATION)
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, but for tracebacks."""
-        fields = [f"{name}={value}" for name in FIELDS if (value := getattr(record, name, None)) is not None]
-        first, *traceback = super().format(record).split("\n", 1)
-        return "\n".join([" ".join([first, *fields]), *traceback])
+
+def engine_handler() -> logging.Handler:
+    """The handler that :data:`CONFIGURATION` names, made in each of vLLM's processes; sets levels too."""
+    told = json.loads(os.environ[ENGINE_VARIABLE])
+    options = LogOptions(log_level=LogLevel(told[LEVEL_VARIABLE]), log_format=LogFormat(told[FORMAT_VARIABLE]))
+    handler = StderrLines()
+    is_child = multiprocessing.parent_process() is not None
+    handler.setFormatter(formatter_of(options, told["fixed"] | ({"process": "engine"} if is_child else {})))
+    handler.addFilter(is_fit)
+    logging.getLogger().setLevel(options.log_level.value)
+    levels = logging.getLevelNamesMapping()
+    own = levels.get(os.environ.get(VLLM_LEVEL, "").upper(), logging.NOTSET)
+    logging.getLogger("vllm").setLevel(max(own, levels[options.log_level.value]))
+    logging.captureWarnings(capture=True)
+    return handler
 
 
-def set_up_logging(level: str) -> None:
-    """Log to stderr; Celery's task log stays quiet, because it prints arguments and results."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(FieldFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    # These two print arguments and results, which are prompts and answers.
-    for name in ("celery.app.trace", "celery.worker.strategy"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def last_words(sentence: str) -> None:
+    """Say why this process ends; also when logging is not set up."""
+    if speaks_json():
+        log.critical("%s", sentence, extra={"action": "process_ended"})
+    else:
+        print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - for the person who started it

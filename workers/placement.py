@@ -25,6 +25,8 @@ class Slot:
     """How many slots share this GPU, or this machine's CPU."""
     cores: tuple[Core, ...] = ()
     """The cores that it keeps to; none named: all of them."""
+    lanes: str = ""
+    """What it takes jobs from, as ``worker.lanes``; empty: what that says."""
 
     @property
     def visible_devices(self) -> str:
@@ -55,7 +57,8 @@ class Slot:
         """What its process must know of the engines beside its own."""
         cores = ["--cores", ",".join(str(core.cpu) for core in self.cores)] if self.cores else []
         shared = ["--engines-on-device", str(self.engines_on_device)] if self.engines_on_device > 1 else []
-        return [*cores, *shared]
+        lanes = ["--lanes", self.lanes] if self.lanes else []
+        return [*cores, *shared, *lanes]
 
 
 def place(wanted: str, present: Sequence[str], gpus_per_engine: int, engines_per_gpu: int = 1) -> list[Slot]:
@@ -95,6 +98,23 @@ def on_own_cores(slots: Sequence[Slot], cores: Sequence[Core]) -> list[Slot]:
         )
     parts = split(cores, len(slots))
     return [replace(slot, cores=part) for slot, part in zip(slots, parts, strict=True)]
+
+
+def with_interactive(slots: Sequence[Slot], interactive_engines: int) -> list[Slot]:
+    """The slots, the last so many for interactive jobs alone and the others for all else; 0 leaves them as they are.
+
+    Raises:
+        PlacementError: no engine would be left for other jobs.
+    """
+    if not interactive_engines:
+        return list(slots)
+    others = len(slots) - interactive_engines
+    if others < 1:
+        raise PlacementError(
+            f"worker.interactive_engines {interactive_engines} of {len(slots)}: no engine is left for other jobs; "
+            "set fewer, or worker.lanes to interactive where other machines serve the rest"
+        )
+    return [replace(slot, lanes="others" if place < others else "interactive") for place, slot in enumerate(slots)]
 
 
 def _devices(wanted: str, present: Sequence[str], gpus_per_engine: int) -> list[tuple[str, ...]]:

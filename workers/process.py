@@ -3,18 +3,15 @@
 Started by the supervisor as ``python -m workers.process``, with ``CUDA_VISIBLE_DEVICES`` set before this file is read.
 """
 
-import argparse
 import contextlib
 import gc
-import json
 import logging
 import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import redis
@@ -24,27 +21,35 @@ from celery.worker import state as celery_state
 from config.errors import SettingsError
 from config.loading import load_settings
 from config.settings import Settings
+from config.variables import variables
 from producer import keys
+from producer.errors import InvalidRequest
+from producer.logs.options import LogOptions
+from producer.presence import Phase
+from producer.refusals import advice
 from workers.app import make_app
+from workers.control import register_commands
 from workers.engine.base import EngineError, EngineOptionsInvalid
-from workers.engine.host import EngineHost
 from workers.exit_codes import EXIT_CONFIGURATION, EXIT_ENGINE
-from workers.from_settings import app_settings, batch_limits, concurrency, connection, consumption, make_engine
+from workers.from_settings import app_settings, batch_limits, concurrency, connection, consumption, make_host
 from workers.inference.answer import Answerer
 from workers.journal import Journal, Lifetimes
-from workers.logs import set_up_logging
-from workers.observe.http import ObserveServer, PortTaken
+from workers.logs import last_words, set_up_worker_logging
+from workers.observe.http import PageServer, PortTaken, worker_pages
+from workers.observe.job_lines import with_lines
 from workers.observe.metrics import WorkerMetrics
-from workers.observe.phase import Phase, WorkerState
+from workers.observe.phase import WorkerState
 from workers.parent import end_with_parent
 from workers.pool.engine_pool import EnginePool, PoolRuntime
-from workers.registry import record_served_model
-from workers.server_check import ServerDropsJobs, refuse_a_server_that_evicts
-from workers.supervisor import OVERRIDES_VARIABLE
+from workers.presence import Description, Presence, introduction
+from workers.process_arguments import Arguments, parse
+from workers.registry import record_adapters, record_aliases, record_served_model
+from workers.server_check import ServerDropsJobs, ServerRefuses, refuse_an_unfit_server
+from workers.tracing import Tracing
 from workers.transport.keeper import Callbacks
 from workers.transport.service import LeaseService
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("workers.process")  # also when it is __main__
 
 JOURNAL_STOP_SECONDS: Final = 2.0
 LOOP_GRACE_SECONDS: Final = 1.0
@@ -52,34 +57,20 @@ GC_THRESHOLDS: Final = (20_000, 20, 20)
 """Python's own 700 means a collection every few jobs, a quarter of the worker's CPU time, and finds next to nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """What the supervisor tells a worker process."""
-
-    config_file: Path | None
-    overrides: dict[str, Any]
-    slot: int
-    ready_file: Path | None
-    engines_on_device: int = 1
-    """How many worker processes share this one's GPU, or the machine's CPU."""
-    cores: tuple[int, ...] = ()
-    """The cores to keep to; none named: all."""
-
-
 def main() -> int:
     """Run one worker process; the exit code says whether a restart may help (:mod:`workers.exit_codes`)."""
-    arguments = _parse(sys.argv[1:])
-    end_with_parent()
+    arguments = parse(sys.argv[1:])
+    end_with_parent(arguments.parent)
     if arguments.cores:
         os.sched_setaffinity(0, arguments.cores)  # before any thread exists; those and EngineCore inherit it
     try:
         settings = load_settings(
             config_file=arguments.config_file, environ=os.environ, overrides=arguments.overrides
         ).settings
-        set_up_logging(settings.log.level)
+        _set_up_logging(settings, arguments.slot)
         process = WorkerProcess(settings, arguments)
         process.check_server()
-    except (SettingsError, PortTaken, ServerDropsJobs) as error:
+    except (SettingsError, PortTaken, ServerDropsJobs, ServerRefuses, InvalidRequest) as error:
         return _end(str(error), EXIT_CONFIGURATION)
     try:
         process.start_engine()
@@ -89,7 +80,10 @@ def main() -> int:
         count = arguments.engines_on_device
         beside = f"; {count} engines share its memory: --engines-per-gpu takes fewer" if count > 1 else ""
         return _end(f"the engine did not start: {error}{beside}", EXIT_ENGINE)
-    return process.serve()
+    try:
+        return process.serve()
+    except redis.exceptions.NoPermissionError as error:
+        return _end(f"redis.url: {error}: {advice(error)}", EXIT_CONFIGURATION)
 
 
 class WorkerProcess:
@@ -101,27 +95,26 @@ class WorkerProcess:
         self._gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         self._served = settings.model.served_as
         port = settings.metrics.port + arguments.slot
-        slug = "".join(character if character.isalnum() else "-" for character in self._served)
-        # The port tells workers of one machine apart, and a restarted worker keeps its name.
-        self._node = f"{slug}-{port}@{socket.gethostname()}"
-        self._host = EngineHost(
-            make_engine(settings, arguments.engines_on_device),
-            start_timeout_seconds=settings.engine.start_timeout_seconds,
-            health_interval_seconds=settings.engine.health_interval_seconds,
-            health_timeout_seconds=settings.engine.hang_timeout_seconds,
-        )
+        self._node = _node(self._served, port)
+        self._host = make_host(settings, arguments.engines_on_device)
         self._metrics = WorkerMetrics(self._served)
         self._state = WorkerState(self._served, self._host)
-        self._observe = ObserveServer(settings.metrics.host, port, self._state)
+        self._observe = PageServer(settings.metrics.host, port, worker_pages(self._state))
+        pages = f"http://{settings.metrics.host}:{port}"
+        fixed = introduction(self._node, self._served, settings.engine.kind, self._gpus, pages)
+        fixed = replace(fixed, lanes=settings.worker.lanes)
+        self._tracing = Tracing(self._node, self._served) if settings.tracing.enabled else None
+        self._presence = Presence(self._connect(), Description(self._state, self._metrics.activity, fixed))
 
     def check_server(self) -> None:
         """Before the model is loaded.
 
         Raises:
             ServerDropsJobs: the server's settings would lose jobs.
+            ServerRefuses: TLS refuses the server, or the server us.
         """
         with self._connect() as client:
-            refuse_a_server_that_evicts(client)
+            refuse_an_unfit_server(client, self._served)
 
     def start_engine(self) -> None:
         """Load the model and warm it up.
@@ -129,7 +122,13 @@ class WorkerProcess:
         Raises:
             EngineError: it did not start.
         """
-        self._host.start(self._served)
+        self._presence.start()
+        try:
+            self._host.start(self._served)
+        except EngineError:
+            self._presence.stop()
+            raise
+        self._presence.description.slots = concurrency(self._settings, self._host.engine)
         self._metrics.engine_up(is_up=True)
         if self._gpus:
             from workers.observe.gpu_memory import register_gpu_memory
@@ -148,7 +147,9 @@ class WorkerProcess:
         connect = partial(connection, settings.redis, retries=0)
         service = LeaseService(connect, consumption(settings, self._node, self._host.engine))
         service.leases.appetite.calibrate(self._host.bytes_per_token)
+        self._presence.description.consumer = service.consumer
         app = make_app(app_settings(settings), service.leases)
+        register_commands()
         worker = self._celery_worker(app, self._pool_runtime(service, journal))
         self._host.on_death(self._on_engine_death)
         # weak=False: the receivers are bound methods of an object that Celery does not hold.
@@ -159,6 +160,9 @@ class WorkerProcess:
             worker.start()
         service.stop()
         journal.stop(JOURNAL_STOP_SECONDS)
+        self._presence.stop()
+        if self._tracing is not None:
+            self._tracing.close()
         return self._finish(int(worker.exitcode or 0))
 
     def _connect(self) -> "redis.Redis":
@@ -172,12 +176,13 @@ class WorkerProcess:
                 self._host.engine, self._served, self._node, now=service.clock.now, tellers=service.streams.teller
             ),
             limits=batch_limits(self._settings, self._host.engine, service.leases.appetite),
-            observer=self._metrics,
+            observer=with_lines(self._metrics),
             journal=journal,
             leases=service.leases,
             engine_tasks=frozenset({keys.TASK_NAME}),
             finisher_threads=settings.finisher_threads,
             drain_timeout_seconds=settings.drain_timeout_seconds,
+            tracing=self._tracing,
         )
 
     def _keeper_callbacks(self, worker: Any) -> Callbacks:  # noqa: ANN401 - Celery's worker has no type
@@ -215,6 +220,8 @@ class WorkerProcess:
 
     def _on_ready(self, client: "redis.Redis") -> None:
         record_served_model(client, self._served)
+        record_aliases(client, self._served, self._settings.model.other_names)
+        record_adapters(client, self._served, self._settings.model.adapters)
         collect_garbage_rarely()
         self._enter(Phase.READY)
         if self._ready_file is not None:
@@ -231,6 +238,7 @@ class WorkerProcess:
     def _enter(self, phase: Phase) -> None:
         if self._state.phase is not Phase.DEAD:
             self._state.phase = phase
+            self._presence.tell()
 
     def _finish(self, exit_code: int) -> int:
         if self._host.death is not None:
@@ -248,27 +256,22 @@ def collect_garbage_rarely() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _parse(argv: list[str]) -> Arguments:
-    parser = argparse.ArgumentParser(prog="python -m workers.process", description=__doc__)
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--slot", type=int, default=0)
-    parser.add_argument("--ready-file", type=Path)
-    parser.add_argument("--engines-on-device", type=int, default=1)
-    parser.add_argument("--cores", default="", help="numbers with commas")
-    given = parser.parse_args(argv)
-    overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
-    return Arguments(
-        config_file=given.config,
-        overrides=overrides,
-        slot=given.slot,
-        ready_file=given.ready_file,
-        engines_on_device=given.engines_on_device,
-        cores=tuple(int(core) for core in given.cores.split(",") if core),
-    )
+def _node(served: str, port: int) -> str:
+    slug = "".join(character if character.isalnum() else "-" for character in served)
+    # The port tells workers of one machine apart, and a restarted worker keeps its name.
+    return f"{slug}-{port}@{socket.gethostname()}"
+
+
+def _set_up_logging(settings: Settings, slot: int) -> None:
+    served = settings.model.served_as
+    options = LogOptions.of_environment(variables(settings, "log"))
+    set_up_worker_logging(options, "worker", model=served, worker=_node(served, settings.metrics.port + slot))
+    # Celery then leaves logging as it is; weak=False, because nobody else holds the receiver.
+    signals.setup_logging.connect(lambda **_: None, weak=False)
 
 
 def _end(sentence: str, exit_code: int) -> int:
-    print(f"fleet worker: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - also when logging is not set up
+    last_words(f"fleet worker: {sentence}")
     return exit_code
 
 

@@ -6,7 +6,9 @@ from typing import Final
 import redis
 from redis.exceptions import RedisError
 
+from producer import keys
 from producer.doctor import Level, check_server
+from producer.refusals import advice
 
 log = logging.getLogger(__name__)
 
@@ -18,15 +20,23 @@ class ServerDropsJobs(Exception):
     """The server evicts keys when its memory is full: jobs, leases and results among them."""
 
 
-def refuse_a_server_that_evicts(client: "redis.Redis") -> None:
+class ServerRefuses(Exception):
+    """TLS refuses the server, or the server us: the address, a certificate or a user's rights are to be changed."""
+
+
+def refuse_an_unfit_server(client: "redis.Redis", model: str) -> None:
     """Log what the doctor finds; a server that is away is checked by whoever asks it next.
 
     Raises:
         ServerDropsJobs: the message says what to set.
+        ServerRefuses: the message says what to change.
     """
     try:
         findings = check_server(client)
+        client.hlen(keys.QueueKeys(model).leased)  # which none but a worker's user may look at
     except RedisError as error:
+        if todo := advice(error):
+            raise ServerRefuses(f"redis.url: {error}: {todo}") from error
         log.warning("the server was not checked: %s", error, extra={"action": "server_unchecked"})
         return
     for finding in findings:

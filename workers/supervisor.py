@@ -1,6 +1,7 @@
 """One process that keeps the worker processes alive: starts each on its GPUs, restarts what dies, stops them all."""
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -10,9 +11,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from workers.exit_codes import EXIT_CONFIGURATION
+from workers.output import Output
+from workers.parent import parent_arguments
 from workers.placement import Slot
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,12 @@ MAX_DOUBLINGS: Final = 30
 """Of the back-off; far beyond any sensible bound, and a float still holds it."""
 HEALTHY_AFTER_SECONDS: Final = 60.0
 """A worker that lived this long starts its back-off anew."""
+
+
+def overrides_of(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in :data:`OVERRIDES_VARIABLE`; none where a process was started by hand."""
+    overrides: dict[str, Any] = json.loads(environ.get(OVERRIDES_VARIABLE, "{}"))
+    return overrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,8 @@ class Supervisor:
     drain_timeout_seconds: float
     environ: Mapping[str, str]
     run_folder: str
+    output: Output | None = None
+    """Where what the workers print goes; None: where this process prints."""
     _children: list[Child] = field(default_factory=list, init=False)
     _signals: int = field(default=0, init=False)
     _is_hurried: bool = field(default=False, init=False)
@@ -103,6 +114,8 @@ class Supervisor:
             self._tell_when_all_are_ready()
             time.sleep(POLL_SECONDS)
         self._stop_all()
+        if self.output is not None:
+            self.output.close()
         return self._exit_code
 
     def _tell_when_all_are_ready(self) -> None:
@@ -117,12 +130,15 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         self._forget_ready(child)
-        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file, *child.slot.arguments()]
-        child.process = subprocess.Popen(  # noqa: S603 - our own command
-            [*self.command, *arguments],
-            env=child.slot.environment(self.environ),
-            start_new_session=True,  # its EngineCore shares the group, so killing the group leaves nothing on the GPU
-        )
+        arguments = ["--slot", str(child.slot.index), "--ready-file", child.ready_file]
+        with self.output.pipe(f"worker-{child.slot.index}") if self.output else contextlib.nullcontext() as printing:
+            child.process = subprocess.Popen(  # noqa: S603 - our own command
+                [*self.command, *arguments, *child.slot.arguments(), *parent_arguments()],
+                env=child.slot.environment(self.environ),
+                stdout=printing,
+                stderr=printing,
+                start_new_session=True,  # its EngineCore shares the group: killing that leaves nothing on the GPU
+            )
         child.started_at, child.restart_at, child.is_disturbed = time.monotonic(), None, False
         log.info(
             "worker %d started as process %d on %s",

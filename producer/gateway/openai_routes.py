@@ -15,15 +15,16 @@ from producer.contract import GenerationRequest
 from producer.errors import FleetError, UnknownModel
 from producer.gateway.callers import Known
 from producer.gateway.errors import body, of_fleet
+from producer.gateway.metering import Desk
 from producer.gateway.openai_requests import ChatRequest, Common, CompletionRequest
-from producer.gateway.openai_responses import Chunks, Head, whole
-from producer.gateway.translation import chat_job, completion_job
+from producer.gateway.openai_responses import DONE, RESTARTED, Chunks, Head, whole
+from producer.gateway.several_prompts import answered_together
+from producer.gateway.together import MOST_KEY_CHARACTERS, keyed
+from producer.gateway.translation import chat_job, completion_jobs
 from producer.gateway.waiting import CLIENT_CLOSED_REQUEST, ClientGone, Events, EventStream, awaited, begun, event
 from producer.jobs import ModelDeclaration, Submission
+from producer.prompting import MAX_NAME_CHARACTERS
 from producer.stream_reading import StreamDelta, StreamEnded, StreamEvent, StreamRestarted
-
-DONE = b"data: [DONE]\n\n"
-RESTARTED = "the worker died, and the answer can not go on where it ended: send the request again"
 
 router = APIRouter(prefix="/v1")
 
@@ -35,7 +36,9 @@ def producer_of(request: Request) -> AsyncProducer:
 
 
 Fleet = Annotated[AsyncProducer, Depends(producer_of)]
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=256)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+KeyOfMany = Annotated[str | None, Header(min_length=1, max_length=MOST_KEY_CHARACTERS)]
+"""Of many jobs in one request: each has its place behind it, and all of that is to be a job's key."""
 
 
 @router.post("/chat/completions")
@@ -51,23 +54,26 @@ async def chat_completions(
 async def completions(
     asked: CompletionRequest, request: Request, fleet: Fleet, caller: Known, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Go on from a prompt."""
-    job = caller.own_for(completion_job(asked), asked.user).model_copy(update={"idempotency_key": idempotency_key})
-    return await _answered(job, asked, request, fleet)
+    """Go on from a prompt, or from each of several: each is a job, and together they have one answer."""
+    jobs = [caller.own_for(job, asked.user) for job in completion_jobs(asked)]
+    if len(jobs) > 1:
+        return await answered_together(keyed(jobs, idempotency_key), asked, request, fleet)
+    return await _answered(jobs[0].model_copy(update={"idempotency_key": idempotency_key}), asked, request, fleet)
 
 
 async def _answered(job: GenerationRequest, asked: Common, request: Request, fleet: AsyncProducer) -> Response:
-    submission = await fleet.submit(job)
+    desk = Desk(request)
+    submission = await desk.submit(job)
     head = Head(submission.job_id, job.model, int(time.time()), is_chat=isinstance(asked, ChatRequest))
     if job.stream:
-        told = await begun(fleet.stream(submission))
-        wants_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        told = await begun(desk.settling(fleet.stream(submission)))
         cancel = partial(_cancel, fleet, submission, job.idempotency_key)
-        return EventStream(_events(told, Chunks(head, with_usage=wants_usage), cancel, wants_usage=wants_usage), cancel)
+        return EventStream(_events(told, Chunks(head, with_usage=asked.wants_usage), cancel), cancel)
     try:
-        result = await awaited(request.receive, fleet, submission, is_shared=job.idempotency_key is not None)
+        result = await awaited(request, fleet, submission, is_shared=job.idempotency_key is not None)
     except ClientGone:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
+    await desk.settle(result.usage.total_tokens)
     return JSONResponse(whole(head, result))
 
 
@@ -78,11 +84,7 @@ async def _cancel(fleet: AsyncProducer, job: Submission, idempotency_key: str | 
 
 
 async def _events(
-    told: AsyncGenerator[StreamEvent, None],
-    chunks: Chunks,
-    cancel: Callable[[], Awaitable[None]],
-    *,
-    wants_usage: bool,
+    told: AsyncGenerator[StreamEvent, None], chunks: Chunks, cancel: Callable[[], Awaitable[None]]
 ) -> Events:
     """As OpenAI streams them. Its protocol can not take text back, so an answer that begins anew is an error."""
     try:
@@ -91,12 +93,12 @@ async def _events(
                 match news:
                     case StreamDelta():
                         yield event(chunks.deltas(news.choices), event_id=news.position)
-                    case StreamRestarted() if chunks.has_text:
+                    case StreamRestarted() if chunks.has_said:
                         await cancel()
                         yield event(body(500, RESTARTED, code="restarted"))
                         return
                     case StreamEnded():
-                        if wants_usage:
+                        if chunks.with_usage:
                             yield event(chunks.usage(news.result.usage), event_id=news.position)
                         yield DONE
     except FleetError as error:
@@ -106,18 +108,23 @@ async def _events(
 @router.get("/models")
 async def models(fleet: Fleet, _: Known) -> dict[str, Any]:
     """Every model that jobs may name."""
-    known = await fleet.models()
-    return {"object": "list", "data": [_model(name, declared) for name, declared in known.items()]}
+    known, aliases = await fleet.models(), await fleet.aliases()
+    own = [_model(name, declared) for name, declared in known.items()]
+    others = [_model(alias, known[name], root=name) for alias, name in aliases.items() if name in known]
+    return {"object": "list", "data": own + others}
 
 
 @router.get("/models/{name:path}")
 async def model(name: str, fleet: Fleet, _: Known) -> dict[str, Any]:
     """One of them."""
     known = await fleet.models()
-    if name not in known:
+    root = name if name in known else (await fleet.aliases()).get(name, name)
+    if root not in known:
         raise UnknownModel(name, known)
-    return _model(name, known[name])
+    return _model(name, known[root], root=root)
 
 
-def _model(name: str, declared: ModelDeclaration) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": int(declared.since), "owned_by": declared.declared_by}
+def _model(name: str, declared: ModelDeclaration, *, root: str | None = None) -> dict[str, Any]:
+    """As OpenAI has it; ``root``, which is vLLM's, names the model whose other name this is."""
+    fields = {"id": name, "object": "model", "created": int(declared.since), "owned_by": declared.declared_by}
+    return fields | {"root": root or name}

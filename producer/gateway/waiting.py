@@ -1,18 +1,21 @@
 """Somebody waits at the other end of an HTTP connection; when they leave, nobody works for them any more."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from producer.async_client import AsyncProducer
-from producer.contract import GenerationResult
+from producer.contract import Failure, GenerationResult
+from producer.errors import ResultExpired, ResultNotReady
 from producer.jobs import Submission
-from producer.stream_reading import StreamEvent
+from producer.outcome import Outcome
 from producer.tasks import end
 
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -20,32 +23,112 @@ FIRST_EVENT_SECONDS: Final = 5.0
 """A stream that fails within this is answered with a status; later its status was sent already."""
 KEEP_ALIVE_SECONDS: Final = 15.0
 """Of silence, after which a comment goes out: proxies close what says nothing."""
+TAKING_SECONDS: Final = 60.0
+"""A client that takes nothing for so long is gone: it would hold one of the gateway's places for ever. Four keep-alives
+would have gone out meanwhile, behind as many bytes as the connection holds."""
 
 Events = AsyncGenerator[bytes, None]
+T = TypeVar("T")
 
 
 class ClientGone(Exception):
     """Nobody is there to answer."""
 
 
-async def awaited(receive: Receive, producer: AsyncProducer, job: Submission, *, is_shared: bool) -> GenerationResult:
-    """The job's result; when the client leaves first, the job is cancelled, unless others may wait for it.
+async def awaited(request: Request, producer: AsyncProducer, job: Submission, *, is_shared: bool) -> GenerationResult:
+    """The job's result; when the client leaves first or the time is up, it is cancelled, unless others may wait for it.
 
     Raises:
         ClientGone: it left.
+        ResultNotReady: the time is up.
         FleetError: as :meth:`producer.AsyncProducer.result`.
     """
-    result, gone = asyncio.create_task(producer.result(job)), asyncio.create_task(until_gone(receive))
+    timeout_seconds: float = request.app.state.request_timeout_seconds
+    result, gone = asyncio.create_task(producer.result(job)), asyncio.create_task(until_gone(request.receive))
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({result, gone}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
         if not is_shared:
             await producer.cancel(job)
-        raise ClientGone
+        if gone.done():
+            raise ClientGone
+        became = "goes on: the same idempotency key finds it again" if is_shared else "is cancelled"
+        raise ResultNotReady(f"there was no answer within {timeout_seconds:g} s, and the job {became}")
     finally:
-        await end(result)
-        await end(gone)
+        await end(result, gone)
+
+
+async def awaited_all(
+    request: Request,
+    producer: AsyncProducer,
+    jobs: Sequence[Submission],
+    *,
+    is_shared: bool,
+    until_one_fails: bool = False,
+) -> dict[str, Outcome]:
+    """How each of these jobs ended, by its id; those that are given up are cancelled as by :func:`awaited`.
+
+    With ``until_one_fails`` nothing is waited for behind the first that fails, and the others are given up then.
+
+    Raises:
+        ClientGone: it left.
+        ResultNotReady: the time is up.
+        FleetError: as :meth:`producer.AsyncProducer.results`.
+    """
+
+    async def collected() -> dict[str, Outcome]:
+        ended: dict[str, Outcome] = {}
+        async with aclosing(producer.results(jobs)) as outcomes:
+            async for outcome in outcomes:
+                if outcome.job_id is not None and (how := outcome.result or outcome.failure) is not None:
+                    ended[outcome.job_id] = how
+                    if until_one_fails and isinstance(how, Failure):
+                        break
+        return ended
+
+    timeout_seconds: float = request.app.state.request_timeout_seconds
+    collecting, gone = asyncio.create_task(collected()), asyncio.create_task(until_gone(request.receive))
+    try:
+        await asyncio.wait({collecting, gone}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if collecting.done():
+            ended = collecting.result()
+            await give_up(producer, [job for job in jobs if job.job_id not in ended], is_shared=is_shared)
+            return ended
+        await give_up(producer, jobs, is_shared=is_shared)
+        if gone.done():
+            raise ClientGone
+        became = "go on: the same idempotency key finds them again" if is_shared else "are cancelled"
+        raise ResultNotReady(f"not all answers were there within {timeout_seconds:g} s, and the jobs {became}")
+    finally:
+        await end(collecting, gone)
+
+
+async def give_up(producer: AsyncProducer, jobs: Sequence[Submission], *, is_shared: bool) -> None:
+    """Cancel jobs that nobody waits for any more, unless others may come back for them.
+
+    Raises:
+        FleetUnreachable: Redis could not be reached, or refused.
+    """
+    for job in () if is_shared else jobs:
+        with suppress(ResultExpired):  # it has ended, and another one has its id
+            await producer.cancel(job)
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives; it is given up when the client leaves.
+
+    Raises:
+        ClientGone: it left.
+    """
+    working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        await end(working, gone)
 
 
 async def until_gone(receive: Receive) -> None:
@@ -54,7 +137,7 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-async def begun(told: AsyncGenerator[StreamEvent, None]) -> AsyncGenerator[StreamEvent, None]:
+async def begun(told: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """The same events, once the first is there or a few seconds have passed.
 
     Raises:
@@ -72,9 +155,7 @@ async def begun(told: AsyncGenerator[StreamEvent, None]) -> AsyncGenerator[Strea
     return _from_first(first, told)
 
 
-async def _from_first(
-    first: "asyncio.Future[StreamEvent]", told: AsyncGenerator[StreamEvent, None]
-) -> AsyncGenerator[StreamEvent, None]:
+async def _from_first(first: "asyncio.Future[T]", told: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     try:
         yield await first
         async for event in told:
@@ -108,13 +189,13 @@ class EventStream(Response):
         gone = asyncio.create_task(until_gone(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done() or isinstance(sending.exception(), OSError):  # servers say so in either way
+            if not sending.done() or isinstance(sending.exception(), OSError):
+                # Servers say so in either way; and who takes nothing is gone too, which is a TimeoutError.
                 await self._on_gone()
             else:
                 sending.result()
         finally:
-            await end(sending)
-            await end(gone)
+            await end(sending, gone)
             await self._events.aclose()
 
     async def _send(self, send: Send) -> None:
@@ -123,10 +204,12 @@ class EventStream(Response):
         try:
             while True:
                 await asyncio.wait({following}, timeout=KEEP_ALIVE_SECONDS)
-                chunk = following.result() if following.done() else b": nothing new\n\n"
+                # No empty line after it: OpenAI's client would take that for an event, once it has seen an id.
+                chunk = following.result() if following.done() else b": nothing new\n"
                 if chunk is None:
                     break
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                async with asyncio.timeout(TAKING_SECONDS):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if following.done():
                     following = asyncio.ensure_future(anext(self._events, None))
         finally:

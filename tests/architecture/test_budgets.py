@@ -22,9 +22,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def sources() -> Iterator[Path]:
-    """Every Python file that ships."""
-    for package in PACKAGES:
-        yield from sorted((ROOT / package).rglob("*.py"))
+    """Every Python file that ships, or is there to be copied."""
+    for folder in (*PACKAGES, "examples"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
 
 
 def functions(source: str) -> Iterator[Function]:

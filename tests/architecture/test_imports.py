@@ -79,6 +79,7 @@ def test_every_import_contract_holds(tree: Tree) -> None:
         ("workers/pool/stray.py", "import workers.bench.load", "the worker's layers"),
         ("workers/pool/stray.py", "import torch", "only the tiny model is made with torch"),
         ("workers/models/stray.py", "import transformers", "nobody imports transformers"),
+        ("workers/pool/stray.py", "import huggingface_hub", "only the models' own package asks the model hub"),
         ("producer/stray.py", "from celery import Celery", "the producer needs no Celery"),
         ("producer/stray.py", "import producer.canvas", "the producer's canvas is for its users alone"),
     ],

@@ -78,7 +78,7 @@ def test_the_wheel_has_one_top_level_package_and_all_of_its_files(producer_venv:
     names = zipfile.ZipFile(producer_venv.wheel).namelist()
 
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"producer"}
-    files = (path for path in (ROOT / "producer").rglob("*") if path.suffix in {".py", ".lua"})
+    files = (path for path in (ROOT / "producer").rglob("*") if path.suffix in {".py", ".lua", ".html", ".css", ".js"})
     sources = {str(path.relative_to(ROOT)) for path in files}
     assert sources | {"producer/py.typed"} <= set(names)
     assert not any(name.endswith("pyproject.toml") or "__pycache__" in name for name in names)

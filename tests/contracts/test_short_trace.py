@@ -17,7 +17,7 @@ from tests.leasing import LeaseQueue
 from workers.inference.answer import Outcome
 from workers.inference.classify import Failed
 from workers.pool.outcome import current_outcome, current_tag
-from workers.pool.short_trace import SHOWN_CHARACTERS, shown, trace
+from workers.pool.short_trace import trace
 
 # The worker is built in this process, whose user a container often makes root.
 pytestmark = pytest.mark.filterwarnings("ignore:You're running the worker with superuser privileges")
@@ -77,14 +77,16 @@ def test_a_plain_success_is_stored_as_celery_stores_it(worker: UnstartedWorker) 
     assert len(worker.app.backend.leases.ledger) == 0
 
 
-def test_monitors_see_the_beginning_of_a_result(worker: UnstartedWorker) -> None:
-    """Not all of a long one."""
-    _, plain = worker.deliver()
-    (_, value, _), _ = traced(worker, plain, generation_result("j", "long " * 1000))
-    assert value.startswith('{"schema_version":1,"id":"j"')
-    assert value.endswith("...")
-    assert len(value) == SHOWN_CHARACTERS + 3
-    assert shown("{}") == "{}"
+@pytest.mark.parametrize("options", [{}, {"group_id": "g"}])
+def test_monitors_see_how_long_an_answer_is_and_not_what_it_says(
+    worker: UnstartedWorker, options: dict[str, Any]
+) -> None:
+    """By the short way and by Celery's."""
+    _, applied = worker.deliver(**options)
+    answer = generation_result("j", "hush")
+    (failed, value, _), target = traced(worker, applied, answer)
+    assert (failed, target.calls) == (0, len(options))
+    assert value == f"{answer.usage.completion_tokens} tokens, stop"
 
 
 @pytest.mark.parametrize("related", ["link", "chain", "group_id", "parent_id", "chord", "ignore_result"])

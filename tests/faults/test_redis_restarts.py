@@ -92,13 +92,13 @@ def test_an_outage_longer_than_a_lease_runs_nothing_twice(durable_server: Embedd
     Meanwhile jobs go on, results wait, and producers hear at once that the server is away. A longer one:
     ``OUTAGE_SECONDS=60 OUTAGE_JOBS=100``.
     """
-    outage_seconds = float(os.environ.get("OUTAGE_SECONDS", "3"))
+    outage_seconds = float(os.environ.get("OUTAGE_SECONDS", "6"))
     job_count = int(os.environ.get("OUTAGE_JOBS", "10"))
     fleets = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         fleet = simulated(durable_server.url, tmp_path / name, seconds_per_token=0.2, max_num_seqs=job_count)
-        fleet.options = dict(fleet.options) | {"worker.lease_seconds": 1.0}
+        fleet.options = dict(fleet.options) | {"worker.lease_seconds": 3.0}
         fleets.append(fleet)
     busy, idle = fleets
     with durable_server, busy, busy.producer() as producer:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -15,17 +14,11 @@ from typer.testing import CliRunner
 
 from producer import InferenceFailed, Priority, Producer, keys
 from producer.cli import COMMAND_GROUP, build_app
-from tests.finishing import Answerer, Results, celery_results
+from producer.errors import InvalidRequest
+from tests.finishing import Answerer, Results
 from tests.waiting import free_port
 
 # Celery's backend calls a command of redis-py that redis-py has deprecated.
-
-
-@pytest.fixture
-def results(redis_url: str) -> Iterator[Results]:
-    """What a worker writes to."""
-    with celery_results(redis_url) as backend:
-        yield backend
 
 
 def fleet(redis_url: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -220,6 +213,22 @@ def test_a_package_whose_commands_do_not_import_costs_one_line_and_not_the_rest(
     assert again.stderr == "fleet: the commands of no_such_package are missing: No module named 'no_such_package'\n"
 
 
+def test_only_the_command_that_is_asked_for_is_imported() -> None:
+    """A producer's own commands need nobody else's; where none is known by that name, all might have it."""
+    ours = [EntryPoint(name, "commands_of_a_test:register", COMMAND_GROUP) for name in ("added", "status")]
+    others = EntryPoint("other", "no_such_package.cli:register", COMMAND_GROUP)
+    sys.modules["commands_of_a_test"] = sys.modules[__name__]
+    try:
+        said = {
+            asked: CliRunner().invoke(_calls(*ours, others, asked_for=asked), []).stderr
+            for asked in ("added", "status", "submit", "other", "--help", "unknown", None)
+        }
+    finally:
+        del sys.modules["commands_of_a_test"]
+
+    assert {asked for asked, told in said.items() if "no_such_package" in told} == {"other", "--help", "unknown", None}
+
+
 def register(app: typer.Typer) -> None:
     """What a package's entry point names."""
 
@@ -228,12 +237,32 @@ def register(app: typer.Typer) -> None:
         typer.echo("added by a package")
 
 
-def _calls(*commands: EntryPoint) -> typer.Typer:
+def _calls(*commands: EntryPoint, asked_for: str | None = None) -> typer.Typer:
     """A command line that only builds the real one, so that a runner sees what it prints."""
     builder = typer.Typer()
 
     @builder.command()
     def build() -> None:
-        build_app(commands)
+        build_app(commands, asked_for)
 
     return builder
+
+
+def test_the_address_may_lie_in_a_file(redis_url: str, tmp_path: Path) -> None:
+    """As containers get what holds a password; the command line wins, and two that differ are refused."""
+    secret = tmp_path / "redis_url"
+    secret.write_text(f"{redis_url}\n")
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    run = CliRunner(env={"FLEET_REDIS_URL_FILE": str(secret)})
+    app = build_app([])
+    assert run.invoke(app, ["models", "declare", "m"]).exit_code == 0
+    assert run.invoke(app, ["models", "list"], env={"FLEET_REDIS_URL": redis_url}).stdout == "m\toperator\n"
+    secret.write_text(nowhere)
+    assert run.invoke(app, ["models", "list", "--redis-url", redis_url]).stdout == "m\toperator\n"
+    for content, message in ((nowhere, "differ: leave one out"), ("", "is empty")):
+        secret.write_text(content)
+        refused = run.invoke(app, ["models", "list"], env={"FLEET_REDIS_URL": redis_url})
+        assert isinstance(refused.exception, InvalidRequest)
+        assert message in str(refused.exception)
+    secret.unlink()
+    assert "cannot be read" in str(run.invoke(app, ["models", "list"]).exception)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import redis
 from producer import Priority, Producer, keys
 from producer.doctor import Level, check_server
 from producer.queue_counts import QueueCounts, count_queues
+from producer.registry import MOST_WAITING
 from tests.burying import Undertaker
 from tests.waiting import eventually, free_port
 from workers.embedded import EmbeddedServer
@@ -34,9 +36,9 @@ def evicting(client: redis.Redis) -> Iterator[None]:
 
 
 def doctor(redis_url: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
+    """Run the command; what it says of this host is in ``test_doctor_host``."""
     environment = {**os.environ, "FLEET_REDIS_URL": redis_url}
-    command = [sys.executable, "-m", "producer.cli", "doctor"]
+    command = [sys.executable, "-m", "producer.cli", "doctor", "--redis-only"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -70,6 +72,7 @@ def test_the_command_prints_a_line_per_finding_and_per_queue(redis_url: str) -> 
         ["ok", "persistence"],
         ["ok", "replication"],
         ["ok", "clock"],
+        ["ok", "latency"],
         ["queue", "m"],
     ]
     assert lines[-1].endswith("1 waiting, 0 leased, 0 delayed, 0 suspect, 0 dead")
@@ -151,12 +154,13 @@ def test_a_server_that_is_not_there_is_refused_with_its_address_and_not_its_pass
     assert "secret" not in run.stdout + run.stderr
 
 
-def test_an_address_that_is_none_is_one_line_on_standard_error() -> None:
-    """As with every command."""
+def test_settings_that_are_wrong_are_the_one_finding() -> None:
+    """Here an address that is none; what is configured wrongly cannot be looked at."""
     run = doctor("http://x")
 
-    assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith("fleet: --redis-url: Redis URL must specify")
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout.startswith("refused  settings          redis.url (environment FLEET_REDIS_URL): ")
+    assert run.stdout.count("\n") == 1
 
 
 def test_messages_are_counted_where_they_are(redis_url: str, client: redis.Redis) -> None:
@@ -175,8 +179,8 @@ def test_messages_are_counted_where_they_are(redis_url: str, client: redis.Redis
     client.zadd(keys.QueueKeys("m").delayed, {"3\na message": 1e12})
     client.rpush(keys.QueueKeys("m").suspects, json.dumps({}), json.dumps([]))
 
-    assert count_queues(client) == [
-        QueueCounts("gone", waiting=0, leased=0, delayed=0, suspect=0, dead=1),
-        QueueCounts("idle", waiting=0, leased=0, delayed=0, suspect=0, dead=0),
-        QueueCounts("m", waiting=4, leased=1, delayed=1, suspect=2, dead=0),
+    assert [replace(counts, lanes=()) for counts in count_queues(client)] == [
+        QueueCounts("gone", waiting=0, leased=0, delayed=0, suspect=0, dead=1, max_waiting=MOST_WAITING),
+        QueueCounts("idle", waiting=0, leased=0, delayed=0, suspect=0, dead=0, max_waiting=MOST_WAITING),
+        QueueCounts("m", waiting=4, leased=1, delayed=1, suspect=2, dead=0, max_waiting=MOST_WAITING),
     ]

@@ -10,11 +10,13 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from producer import Producer
 from producer.cli import build_app
 from producer.contract import MAX_MESSAGE_BYTES
 from producer.errors import InvalidRequest
 from tests.gateways import running_gateway
 from tests.running import RunningFleet, simulated
+from tests.waiting import eventually
 
 JOB: dict[str, Any] = {
     "model": "sim",
@@ -23,17 +25,17 @@ JOB: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def fleet(redis_url: str, tmp_path: Path) -> Iterator[RunningFleet]:
+@pytest.fixture(scope="module")
+def fleet(own_redis_url: str, own_folder: Path) -> Iterator[RunningFleet]:
     """Answers at 100 tokens a second."""
-    with simulated(redis_url, tmp_path, seconds_per_token=0.01, max_num_seqs=8) as fleet:
+    with simulated(own_redis_url, own_folder, seconds_per_token=0.01, max_num_seqs=8) as fleet:
         yield fleet
 
 
-@pytest.fixture
-def client(fleet: RunningFleet, tmp_path: Path) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def client(fleet: RunningFleet, own_folder: Path) -> Iterator[httpx.Client]:
     """Of its gateway."""
-    with running_gateway(fleet.redis_url, tmp_path) as address, httpx.Client(base_url=address, timeout=60) as client:
+    with running_gateway(fleet.redis_url, own_folder) as address, httpx.Client(base_url=address, timeout=60) as client:
         yield client
 
 
@@ -135,7 +137,8 @@ def test_an_idempotency_key_names_one_job(client: httpx.Client) -> None:
         (("POST", "/v1/jobs", b"{"), 400, "invalid_json"),
         (("POST", "/v1/jobs", b'{"model": "sim"}'), 400, "invalid_parameter"),
         (("POST", "/v1/jobs", b'{"model": "other", "prompt": "x"}'), 404, "model_not_found"),
-        (("POST", "/v1/jobs", b'{"model": "sim", "prompt": "x", "webhook": "http://x"}'), 400, "invalid_parameter"),
+        (("POST", "/v1/jobs", b'{"model": "sim", "prompt": "x", "webhook": "ftp://x"}'), 400, "invalid_parameter"),
+        (("POST", "/v1/jobs", b'{"model": "sim", "prompt": "x", "lora": "y"}'), 400, "invalid_request"),
         (("POST", "/v1/jobs", b" " * (MAX_MESSAGE_BYTES + 1)), 413, "too_large"),
         (("GET", "/v1/nothing", None), 404, None),
         (("PUT", "/v1/jobs", b"{}"), 405, None),
@@ -165,3 +168,18 @@ def test_without_keys_the_gateway_listens_on_this_machine_only() -> None:
     run = CliRunner().invoke(build_app([]), ["gateway", "--host", "0.0.0.0"])  # noqa: S104 - to be refused
     assert isinstance(run.exception, InvalidRequest)
     assert "--require-keys" in str(run.exception)
+
+
+def test_who_stops_waiting_for_a_result_gives_up_its_place(redis_url: str, tmp_path: Path) -> None:
+    """At once, and not when its time is up; the job stays."""
+    with Producer(redis_url) as producer:
+        producer.declare_model("m")
+        job = producer.submit(model="m", prompt="x").job_id
+    with (
+        running_gateway(redis_url, tmp_path, "--max-concurrent-requests", "1") as address,
+        httpx.Client(base_url=address) as client,
+    ):
+        with pytest.raises(httpx.ReadTimeout):
+            client.get(f"/v1/jobs/{job}/result", params={"wait": 300}, timeout=httpx.Timeout(30, read=1))
+        eventually(lambda: client.get("/v1/models").status_code == 200, what="there is room")
+        assert client.get(f"/v1/jobs/{job}").json()["state"] == "queued"

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
 import redis
 from openai import OpenAI
@@ -40,14 +41,14 @@ class Door:
         return httpx.Client(base_url=self.address, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
 
-@pytest.fixture
-def door(redis_url: str, tmp_path: Path) -> Iterator[Door]:
+@pytest.fixture(scope="module")
+def door(own_redis_url: str, own_folder: Path) -> Iterator[Door]:
     """In front of a fleet."""
-    with simulated(redis_url, tmp_path), Producer(redis_url) as producer:
+    with simulated(own_redis_url, own_folder), Producer(own_redis_url) as producer:
         acme, other = (producer.create_key(name) for name in ("acme", "other"))
         operator = producer.create_key("ops", role=Role.OPERATOR)
-        with running_gateway(redis_url, tmp_path, "--require-keys") as address:
-            yield Door(address, redis_url, acme, other, operator)
+        with running_gateway(own_redis_url, own_folder, "--require-keys") as address:
+            yield Door(address, own_redis_url, acme, other, operator)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,11 @@ def test_who_has_no_key_is_let_in_nowhere(door: Door, authorization: dict[str, s
             client.post("/v1/jobs", json={"no": "job"}),
             client.get("/v1/nothing"),
             client.get("/openapi.json"),
+            client.get("/v1/jobs"),
+            client.post("/v1/jobs/bulk", content=b"{}\n"),
+            client.post("/generate", json={"prompt": "x"}),
+            client.post("/batch_generate", json={"prompts": ["x"]}),
+            client.get("/model_info"),
             client.get("/v1/jobs/any"),
             client.get("/v1/jobs/any/result"),
             client.get("/v1/jobs/any/events"),
@@ -122,6 +128,20 @@ def test_nobody_submits_for_another_tenant_but_an_operator(door: Door) -> None:
         assert acme.get(f"/v1/jobs/{answer['id'].removeprefix('chatcmpl-')}").status_code == 200
 
 
+def test_a_user_without_room_in_the_metadata_is_refused(door: Door) -> None:
+    """It is one of the job's pairs: a note that would be lost is no note."""
+    pairs = {f"k{at}": "v" for at in range(15)}
+    with door.client(door.acme) as acme, door.client(door.operator) as operator:
+        noted = CHAT | {"user": "ann", "metadata": pairs}
+        assert acme.post("/v1/chat/completions", json=noted).status_code == 200
+        full = CHAT | {"user": "ann", "metadata": pairs | {"k15": "v"}}
+        refused = acme.post("/v1/chat/completions", json=full)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, "metadata", "invalid_parameter")
+        assert "at most 15" in error["message"]
+        assert operator.post("/v1/chat/completions", json=full).status_code == 200, "to an operator it is a tenant"
+
+
 def test_a_revoked_key_opens_nothing_any_more(door: Door) -> None:
     """A few seconds later; a new one does from then on, too. Redis never held the key itself."""
     run = CliRunner(env={"FLEET_REDIS_URL": door.redis_url})
@@ -152,3 +172,39 @@ def test_an_operators_key_has_no_tenant(redis_url: str) -> None:
             producer.create_key("ops", role=Role.OPERATOR, tenant="acme")
         with pytest.raises(InvalidRequest, match="1 to 256 characters"):
             producer.create_key("")
+
+
+def test_without_keys_no_page_of_another_name_is_answered(redis_url: str, tmp_path: Path) -> None:
+    """DNS rebinding: a page's own name leads to this machine, and its browser says that name in ``Host``."""
+    with Producer(redis_url) as producer:
+        producer.declare_model("sim")
+    with running_gateway(redis_url, tmp_path) as address, httpx.Client(base_url=address) as client:
+        port = client.base_url.port
+        for host in (f"localhost:{port}", "LOCALHOST", f"127.0.0.1:{port}", "127.8.9.1", f"[::1]:{port}", "[::1]"):
+            assert client.get("/v1/models", headers={"Host": host}).status_code == 200, host
+            assert client.post("/v1/jobs", json=JOB, headers={"Host": host}).status_code == 202, host
+        for host in (f"evil.example:{port}", "evil.example", "127.0.0.1.evil.example", "192.0.2.1", "[::2]", "", "["):
+            for refused in (
+                client.get("/v1/jobs", headers={"Host": host}),
+                client.post("/v1/jobs", json=JOB, headers={"Host": host}),
+            ):
+                assert refused.status_code == 403, host
+                assert refused.json()["error"]["code"] == "wrong_host"
+                assert "--require-keys" in refused.json()["error"]["message"]
+            assert client.get("/health", headers={"Host": host}).status_code == 200, "a probe says any name"
+
+
+def test_no_form_of_another_page_is_read_as_json(redis_url: str, tmp_path: Path) -> None:
+    """What a browser sends without asking first: no Content-Type, or one of the three that forms have."""
+    job = {"model": "sim", "prompt": "x"}
+    bodies = {"/v1/chat/completions": CHAT, "/v1/completions": job, "/v1/jobs": job, "/generate": job}
+    forms = ("text/plain", "text/plain; charset=utf-8", "application/x-www-form-urlencoded", "multipart/form-data")
+    with Producer(redis_url) as producer, running_gateway(redis_url, tmp_path) as address:
+        producer.declare_model("sim")
+        for path, fields in bodies.items():
+            for headers in ({}, *({"Content-Type": kind} for kind in forms)):
+                refused = httpx.post(f"{address}{path}", content=orjson.dumps(fields), headers=headers)
+                assert refused.status_code == 400, (path, headers, refused.text)
+                wanted = "send the body as JSON, with Content-Type: application/json"
+                assert refused.json()["error"]["message"] == wanted
+        assert not httpx.get(f"{address}/v1/jobs").json()["data"]

@@ -14,26 +14,24 @@ from openai.types.chat import ChatCompletionChunk
 
 from producer import keys
 from tests.gateways import running_gateway
-from tests.running import RunningFleet, simulated
+from tests.running import RunningFleet, slow_fleet
 from tests.waiting import eventually
 
 USER: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why queues?"}]
 GREEDY: dict[str, Any] = {"model": "sim", "temperature": 0, "max_tokens": 20}
 
 
-@pytest.fixture
-def fleet(redis_url: str, tmp_path: Path) -> Iterator[RunningFleet]:
+@pytest.fixture(scope="module")
+def fleet(own_redis_url: str, own_folder: Path) -> Iterator[RunningFleet]:
     """Answers at 100 tokens a second."""
-    fleet = simulated(redis_url, tmp_path, seconds_per_token=0.01, max_num_seqs=8)
-    fleet.options = dict(fleet.options) | {"worker.lease_seconds": 2.0}
-    with fleet:
+    with slow_fleet(own_redis_url, own_folder) as fleet:
         yield fleet
 
 
-@pytest.fixture
-def address(fleet: RunningFleet, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(fleet: RunningFleet, own_folder: Path) -> Iterator[str]:
     """Of its gateway."""
-    with running_gateway(fleet.redis_url, tmp_path) as address:
+    with running_gateway(fleet.redis_url, own_folder) as address:
         yield address
 
 
@@ -164,8 +162,9 @@ def test_a_stream_that_fails_at_once_has_a_status(client: OpenAI) -> None:
 def test_a_client_that_leaves_cancels_its_job(address: str, fleet: RunningFleet, *, is_streamed: bool) -> None:
     """Its slot is free at once; with an Idempotency-Key the job stays, for the client's next try."""
     asked = GREEDY | {"messages": USER, "max_tokens": 2000, "ignore_eos": True, "stream": is_streamed}
+    before = fleet.metric("fleet_requests_total", status="cancelled")
     with httpx.Client(base_url=f"{address}/v1", timeout=30.0 if is_streamed else 3.0) as client:
-        for headers in ({}, {"Idempotency-Key": "stays"}):
+        for headers in ({}, {"Idempotency-Key": f"stays {is_streamed}"}):
             request = client.build_request("POST", "/chat/completions", json=asked, headers=headers)
             if is_streamed:
                 response = client.send(request, stream=True)
@@ -174,8 +173,11 @@ def test_a_client_that_leaves_cancels_its_job(address: str, fleet: RunningFleet,
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     client.send(request)
-    eventually(lambda: fleet.metric("fleet_requests_total", status="cancelled") == 1, what="one is cancelled")
+    eventually(lambda: fleet.metric("fleet_requests_total", status="cancelled") == before + 1, what="one is cancelled")
     assert fleet.metric("fleet_active_jobs") == 1
+    [stays] = httpx.get(f"{address}/v1/jobs", params={"state": "running"}).json()["data"]
+    httpx.delete(f"{address}/v1/jobs/{stays['id']}").raise_for_status()
+    eventually(lambda: fleet.metric("fleet_active_jobs") == 0, what="the other one too")
 
 
 def read(chunks: Iterable[ChatCompletionChunk], fleet: RunningFleet) -> str:
@@ -205,6 +207,21 @@ def test_an_answer_that_can_not_go_on_is_an_error_and_not_two_texts(client: Open
     stream = client.chat.completions.create(stream=True, frequency_penalty=0.5, **asked)
     with pytest.raises(openai.APIError, match="send the request again"):
         read(stream, fleet)
+
+
+def test_its_repeat_with_the_same_key_gives_the_whole_second_answer(client: OpenAI, fleet: RunningFleet) -> None:
+    """The job went on; who comes back for it hears nothing of the text that was given up."""
+    asked = GREEDY | {"max_tokens": 400, "messages": USER, "extra_body": {"ignore_eos": True}, "frequency_penalty": 0.5}
+    keyed: dict[str, Any] = asked | {"extra_headers": {"Idempotency-Key": "killed once"}}
+    with pytest.raises(openai.APIError, match="send the request again"):
+        read(client.chat.completions.create(stream=True, **keyed), fleet)
+    chunks = list(client.chat.completions.create(stream=True, **keyed))
+    assert chunks[-1].choices[0].finish_reason == "length"
+    [answered] = {chunk.id.removeprefix("chatcmpl-") for chunk in chunks}
+    with fleet.producer() as producer:
+        whole = producer.result(answered, timeout_seconds=30)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].text
+    assert whole.usage.completion_tokens == 400
 
 
 def test_a_user_is_a_tenant(client: OpenAI, fleet: RunningFleet) -> None:

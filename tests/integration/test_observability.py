@@ -1,9 +1,6 @@
 """What operators see: metrics, health, readiness, and Flower."""
 
 import json
-import os
-import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +8,9 @@ from typing import Any
 import pytest
 
 from producer import Producer
-from tests.running import FLEET, RunningFleet, simulated
-from tests.waiting import eventually, free_port
+from tests.flowers import RunningFlower, running_flower
+from tests.running import RunningFleet, simulated
+from tests.waiting import eventually
 
 
 def test_the_metrics_page_tells_what_happened(fleet: RunningFleet, producer: Producer) -> None:
@@ -87,43 +85,17 @@ def test_bursts_enter_the_engine_in_micro_batches(redis_url: str, tmp_path: Path
 
 
 @pytest.fixture
-def flower(simulated_fleet: RunningFleet, tmp_path: Path) -> Iterator[str]:
-    """Flower over the simulated fleet, started as its user starts it; its address."""
-    port = free_port()
-    with (tmp_path / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*FLEET, "flower", "--redis-url", simulated_fleet.redis_url, "--port", str(port)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"FLOWER_UNAUTHENTICATED_API": "true"},
-        )
-    try:
-        eventually(lambda: workers_in(f"http://127.0.0.1:{port}"), what="Flower knows the worker", seconds=60)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+def flower(simulated_fleet: RunningFleet, tmp_path: Path) -> Iterator[RunningFlower]:
+    """Flower over the simulated fleet, which it knows."""
+    with running_flower(simulated_fleet.redis_url, tmp_path) as started:
+        yield started
 
 
-def get(url: str) -> Any:  # noqa: ANN401 - JSON
-    """A JSON page; None while nobody answers."""
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own Flower
-            return json.load(answer)
-    except OSError:
-        return None
-
-
-def workers_in(flower: str) -> dict[str, Any]:
-    """The workers that Flower knows."""
-    return get(f"{flower}/api/workers?refresh=1") or {}
-
-
-def test_flower_shows_every_job_with_its_true_runtime(simulated_fleet: RunningFleet, flower: str) -> None:
+def test_flower_shows_every_job_with_its_true_runtime(simulated_fleet: RunningFleet, flower: RunningFlower) -> None:
     """Sent, received, started, then succeeded or failed; the runtime is the engine's, not the recording's."""
 
     def task(job_id: str) -> dict[str, Any]:
-        return get(f"{flower}/api/task/info/{job_id}") or {}
+        return flower.get(f"/api/task/info/{job_id}")
 
     with simulated_fleet.producer() as producer:
         slow = producer.submit(
@@ -142,12 +114,12 @@ def test_flower_shows_every_job_with_its_true_runtime(simulated_fleet: RunningFl
     assert task(failing.job_id)["failed"] is not None
 
 
-def test_flower_shows_the_length_of_the_queue(simulated_fleet: RunningFleet, flower: str) -> None:
+def test_flower_shows_the_length_of_the_queue(simulated_fleet: RunningFleet, flower: RunningFlower) -> None:
     """All four lanes count."""
 
     def length() -> int:
-        answer = get(f"{flower}/api/queues/length") or {"active_queues": []}
-        return next((q["messages"] for q in answer["active_queues"] if q["name"] == "fleet.sim"), 0)
+        queues = flower.get("/api/queues/length").get("active_queues", [])
+        return next((q["messages"] for q in queues if q["name"] == "fleet.sim"), 0)
 
     with simulated_fleet.producer() as producer:
         jobs = [

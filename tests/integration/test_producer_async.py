@@ -37,13 +37,6 @@ async def producer(redis_url: str) -> AsyncIterator[AsyncProducer]:
         yield ours
 
 
-@pytest.fixture
-def results(redis_url: str) -> Iterator[Results]:
-    """What a worker writes to."""
-    with celery_results(redis_url) as backend:
-        yield backend
-
-
 async def subscriptions(redis_url: str, count: int) -> None:
     """Wait until so many results are listened for."""
 

@@ -30,7 +30,7 @@ from producer.cancellation import NO_WORKER, prepare_cancel
 from producer.connection import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS
 from producer.control_link import ControlLink
 from producer.submission import Destination
-from tests.finishing import Results, celery_results, generation_result
+from tests.finishing import Results, generation_result
 from tests.waiting import eventually, free_port
 from workers.transport.lease_store import LeasePolicy, LeaseStore, Screening
 
@@ -50,13 +50,6 @@ def producer(redis_url: str) -> Iterator[Producer]:
     with Producer(redis_url, job_record_seconds=100, result_expires_seconds=10) as ours:
         ours.declare_model("m")
         yield ours
-
-
-@pytest.fixture
-def results(redis_url: str) -> Iterator[Results]:
-    """What a worker writes to."""
-    with celery_results(redis_url) as backend:
-        yield backend
 
 
 def reused(client: redis.Redis, submission: Submission) -> None:

@@ -93,6 +93,8 @@ def test_the_members_of_a_group_and_of_a_chord_are_jobs_of_the_fleet(redis_url: 
     [
         ({"model": "m"}, "exactly one of prompt"),
         ({"model": "m", "prompt": "x", "idempotency_key": "k"}, r"only Producer\.submit"),
+        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "conversation_id": "c"}, r"Producer\.submit"),
+        ({"model": "m", "prompt": "x", "webhook": "https://example.org"}, r"webhook: only Producer\.submit"),
     ],
 )
 def test_what_a_signature_can_not_carry_is_refused_when_it_is_built(fields: dict[str, Any], words: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from producer import InferenceFailed, InvalidRequest, JobState, Producer, Submission, keys
-from tests.finishing import Results, celery_results, generation_result
+from tests.finishing import Results, generation_result
 from tests.waiting import eventually
 
 
@@ -23,13 +23,6 @@ def producer(redis_url: str) -> Iterator[Producer]:
     with Producer(redis_url) as ours:
         ours.declare_model("m")
         yield ours
-
-
-@pytest.fixture
-def results(redis_url: str) -> Iterator[Results]:
-    """What a worker writes to."""
-    with celery_results(redis_url) as backend:
-        yield backend
 
 
 def submit(producer: Producer, prompt: str = "x", tenant: str | None = "t") -> Submission:

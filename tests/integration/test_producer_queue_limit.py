@@ -18,6 +18,7 @@ from producer import (
     keys,
 )
 from producer.queue_counts import count_queues
+from producer.registry import MOST_WAITING
 from tests.finishing import Answerer
 
 
@@ -55,7 +56,7 @@ def test_limits_are_set_read_and_lifted(producer: Producer) -> None:
     assert producer.queue_limits() == {"later": 0, "m": 5}
     producer.set_queue_limit("m", None)
     producer.set_queue_limit("m", None)
-    assert producer.queue_limits() == {"later": 0}
+    assert producer.queue_limits() == {"later": 0, "m": None}
 
 
 @pytest.mark.parametrize("limit", [-1, True, 1.5, "5"])
@@ -88,14 +89,29 @@ def test_a_single_submission_is_refused_until_a_worker_has_taken_a_job(client: r
     """The error says what to do, and nothing is left of the refused job."""
     producer.set_queue_limit("m", 1)
     producer.submit(model="m", prompt="x", priority="interactive")
-    before = set(client.keys("*"))
+    before = set(client.keys("*")) - {keys.MEMORY}
 
     with pytest.raises(QueueFull, match=r"1 jobs of model 'm' wait, and at most 1 may.*fleet queues limit m"):
         producer.submit(model="m", prompt="y", idempotency_key="k")
-    assert set(client.keys("*")) == before
+    assert set(client.keys("*")) - {keys.MEMORY} == before
 
     client.rpop(keys.lane("m", Priority.INTERACTIVE))
     assert not producer.submit(model="m", prompt="y", idempotency_key="k").duplicate
+
+
+def test_two_million_may_wait_unless_an_operator_says_otherwise(client: redis.Redis, producer: Producer) -> None:
+    """More than a night's work, and no more than a server holds; none is none."""
+    fill = "for _ = 1, tonumber(ARGV[1]) do redis.call('LPUSH', KEYS[1], '') end"
+    for _ in range(20):
+        client.eval(fill, 1, keys.lane("m", Priority.NORMAL), MOST_WAITING // 20)
+    client.rpop(keys.lane("m", Priority.NORMAL))
+
+    taken, refused = producer.submit_many(requests(2))
+    assert taken.submission is not None
+    assert isinstance(refused.error, QueueFull)
+    assert (refused.error.limit, refused.error.depth) == (MOST_WAITING, MOST_WAITING)
+    producer.set_queue_limit("m", None)
+    assert producer.submit(model="m", prompt="x")
 
 
 def test_all_lanes_count_and_other_models_do_not(client: redis.Redis, producer: Producer) -> None:
@@ -191,4 +207,4 @@ def test_a_limit_is_counted_beside_what_waits(redis_url: str, producer: Producer
     with redis.Redis.from_url(redis_url) as plain:
         counts = {each.model: (each.waiting, each.max_waiting) for each in count_queues(plain)}
 
-    assert counts == {"m": (1, 7), "n": (0, None)}
+    assert counts == {"m": (1, 7), "n": (0, 2_000_000)}

@@ -33,13 +33,6 @@ def producer(redis_url: str) -> Iterator[Producer]:
         yield ours
 
 
-@pytest.fixture
-def results(redis_url: str) -> Iterator[Results]:
-    """What a worker writes to."""
-    with celery_results(redis_url) as backend:
-        yield backend
-
-
 def listeners(redis_url: str, job_id: str) -> int:
     """How many connections listen for this result."""
     with redis.Redis.from_url(redis_url) as client:

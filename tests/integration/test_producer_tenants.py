@@ -55,7 +55,7 @@ async def test_terms_are_set_read_and_forgotten_in_an_event_loop(redis_url: str)
         (0, None, "weight: a number from 0.001 to 1000"),
         (float("nan"), None, "weight"),
         (1e6, None, "weight"),
-        (1, 0, "max_running_jobs: a whole number above 0"),
+        (1, 0, "max_running_jobs: a whole number from 1 on"),
         (1, True, "max_running_jobs"),
     ],
 )
@@ -74,7 +74,7 @@ def test_the_command_line_sets_lists_and_forgets_terms(redis_url: str) -> None:
     run = CliRunner(env={"FLEET_REDIS_URL": redis_url})
     app = build_app(())
     assert run.invoke(app, ["tenants", "set", "acme", "--weight", "3", "--max-running-jobs", "16"]).exit_code == 0
-    assert "acme  3  16" in run.invoke(app, ["tenants"]).output
+    assert "acme  3  16  none" in run.invoke(app, ["tenants"]).output
     assert run.invoke(app, ["tenants", "forget", "acme"]).exit_code == 0
     assert run.invoke(app, ["tenants", "forget", "acme"]).exit_code == 1
 

@@ -75,6 +75,32 @@ def test_an_interactive_job_is_answered_while_batch_jobs_hold_every_other_slot(
     eventually(lambda: running(producer, rest) == rest, what="the rest of the batch has the slots")
 
 
+def test_an_engine_of_their_own_answers_interactive_jobs(redis_url: str, tmp_path: Path, producer: Producer) -> None:
+    """Whatever fills the other one; each takes what it is for, and nothing else."""
+    options = {
+        "engine.kind": "simulated",
+        "worker.gpus": "none",
+        "worker.engines_per_gpu": 2,
+        "worker.interactive_engines": 1,
+        "worker.drain_timeout_seconds": 0,
+        "engine.options.max_num_seqs": SLOTS,
+    }
+    with RunningFleet(redis_url, tmp_path, options=options, workers=2):
+        eventually(lambda: len(producer.workers("sim")) == 2, what="both are known")
+        names = {worker.lanes: worker.worker for worker in producer.workers("sim")}
+        assert set(names) == {"interactive", "others"}
+        batch = submitted(producer, 2 * SLOTS, priority="batch", metadata=ENDLESS)
+        eventually(lambda: len(running(producer, batch)) >= SLOTS, what="all of the batch's slots are taken")
+        assert {producer.status(job).worker for job in running(producer, batch)} == {names["others"]}
+        urgent = submitted(producer, 3 * SLOTS, priority="interactive", tenant="a", sampling={"max_tokens": 2})
+        answers = [producer.result(job, timeout_seconds=30) for job in urgent]
+        assert {answer.worker for answer in answers} == {names["interactive"]}
+        for job in batch:
+            producer.cancel(job)
+        normal = submitted(producer, 3, sampling={"max_tokens": 2})
+        assert {producer.result(job, timeout_seconds=30).worker for job in normal} == {names["others"]}
+
+
 def test_a_background_job_is_answered_under_endless_interactive_load(
     start: Callable[..., RunningFleet], producer: Producer
 ) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from typer.testing import CliRunner
 
 from producer import (
@@ -20,10 +20,12 @@ from producer import (
     StreamEvent,
     StreamRestarted,
     UnknownModel,
+    keys,
 )
 from producer.cli import build_app
-from tests.running import VLLM_OPTIONS, RunningFleet, simulated
-from tests.unit.test_stream_reading import heard
+from producer.stream_entries import FIELD, MOST_ENTRIES, RESTARTED
+from tests.running import VLLM_OPTIONS, RunningFleet, slow_fleet
+from tests.unit.test_stream_reading import entries, heard
 
 GREEDY: dict[str, Any] = {"max_tokens": 400, "temperature": 0.0, "ignore_eos": True}
 PENALIZED: dict[str, Any] = GREEDY | {"temperature": 0.8, "frequency_penalty": 0.5, "seed": 3}
@@ -66,17 +68,8 @@ def kill_workers(fleet: RunningFleet) -> None:
 @pytest.fixture
 def fleet(redis_url: str, tmp_path: Path) -> Iterator[RunningFleet]:
     """Answers at 100 tokens a second."""
-    with slow(redis_url, tmp_path) as running:
+    with slow_fleet(redis_url, tmp_path) as running:
         yield running
-
-
-@contextmanager
-def slow(redis_url: str, folder: Path) -> Iterator[RunningFleet]:
-    """A fleet whose jobs take four seconds: longer than a busy machine may let anybody wait."""
-    fleet = simulated(redis_url, folder, seconds_per_token=0.01, max_num_seqs=8)
-    fleet.options = dict(fleet.options) | {"worker.lease_seconds": 2.0}
-    with fleet:
-        yield fleet
 
 
 def test_an_answer_is_read_while_it_is_generated(fleet: RunningFleet) -> None:
@@ -217,3 +210,19 @@ def test_with_vllm_a_killed_workers_answer_goes_on(redis_url: str, tmp_path: Pat
             if result.attempt == 2:
                 break
         assert result.attempt == 2
+
+
+async def test_whoever_begins_late_hears_the_last_attempt_alone(redis_url: str) -> None:
+    """However much was told before it: more than one reply of Redis holds."""
+    with Producer(redis_url) as producer, redis.Redis.from_url(redis_url) as server:
+        producer.declare_model("m")
+        job = producer.submit(model="m", prompt="x", stream=True)
+        for entry in [*entries(*["void "] * (MOST_ENTRIES * 2 - 1)), RESTARTED, *entries("first")]:
+            server.xadd(keys.stream(job.job_id), {FIELD: entry})
+        told = next(iter(producer.stream(job, timeout_seconds=30)))
+        async with AsyncProducer(redis_url) as other:
+            stream = other.stream(job, timeout_seconds=30)
+            assert told == await anext(stream)
+            await stream.aclose()
+    assert isinstance(told, StreamDelta)
+    assert (told.position, told.choices[0].text) == ("1-5", "first")

@@ -44,7 +44,9 @@ def test_a_killed_engine_core_costs_no_job(vllm_fleet: RunningFleet) -> None:
     gone = [worker, *family]
     eventually(lambda: not any(process.is_running() for process in gone), seconds=90, what="its processes are gone")
     eventually(lambda: "worker 0 ended with 70; restart in" in vllm_fleet.log.read_text(), what="the restart")
-    assert "fleet worker: the engine died: vLLM's engine process is gone" in vllm_fleet.log.read_text()
+    # Which of the watchdog's looks finds it first is a matter of load: the process is gone, or it does not answer.
+    told = [line for line in vllm_fleet.log.read_text().splitlines() if "the engine died" in line]
+    assert any(line.startswith("fleet worker: the engine died: ") for line in told), told
 
 
 @pytest.mark.vllm

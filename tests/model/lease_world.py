@@ -53,6 +53,7 @@ class LeaseWorld:
         self._rules = fleet.rules
         self._jobs = range(len(fleet.rules.lane_of))
         self._results = [keys.result(str(job)) for job in self._jobs]
+        self._job_records = [keys.job_record(str(job)) for job in self._jobs]
         self._policy = LeasePolicy(FOR_EVER_SECONDS, fleet.rules.max_deliveries, drain=NO_TURNS)
         self._stores: dict[str, LeaseStore] = {}
         self._digests = {client.register_script("return redis.sha1hex(ARGV[1])")([], [job]): job for job in self._jobs}
@@ -61,9 +62,10 @@ class LeaseWorld:
         self._place = client.register_script(PLACE)
         self._questions = json.dumps(self._read_commands())
         side_keys = (NAMES.leases, NAMES.leased, NAMES.redelivery, NAMES.suspects, NAMES.delayed, NAMES.isolation)
-        dead = (keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX)
+        dead = (keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, keys.DEAD_LETTER_MODELS)
         doorbells = (NAMES.doorbell, NAMES.urgent_doorbell)
-        self._names = [*LANES, *_flow_keys(), *side_keys, NAMES.claim_counter, *doorbells, *dead, *self._results]
+        of_jobs = (*self._results, *self._job_records)
+        self._names = [*LANES, *_flow_keys(), *side_keys, NAMES.claim_counter, *doorbells, *dead, *of_jobs]
         self._dumps = json.dumps([["DUMP", name] for name in self._names])
 
     def make(self, fleet: Fleet, step: Step) -> Reply:
@@ -149,16 +151,21 @@ class LeaseWorld:
             *(["GET", name] for name in (NAMES.isolation, NAMES.claim_counter)),
             ["HKEYS", keys.DEAD_LETTERS],
             ["ZRANGE", keys.DEAD_LETTER_INDEX, 0, -1],
+            ["HKEYS", keys.DEAD_LETTER_MODELS],
             ["MGET", *self._results],
+            *(["HGET", name, "ended"] for name in self._job_records),
         ]
 
     def read(self) -> Queue:
         """What the server holds, in the model's words."""
         answers = self._ask([], [self._questions])
         lists, flows, (suspects, delays, expiries, leased, records) = answers[:4], answers[4:11], answers[11:16]
-        isolation, claims, dead, dead_index, results = answers[16:]
+        isolation, claims, dead, dead_index, dead_models, stored, *ends_noted = answers[16:]
         entries, ends = dict(_pairs(leased)), _pairs(expiries)
-        assert sorted(dead) == sorted(dead_index)
+        assert sorted(dead) == sorted(dead_index) == sorted(dead_models)
+        results = tuple(result and self._result(result) for result in stored)
+        failed = [result is not None and result.status == FAILURE for result in results]
+        assert [end == FAILURE.encode() for end in ends_noted] == failed
         assert {tag for tag, _ in ends} == set(entries)
         return Queue(
             self._flows(flows, entries) if self._rules.in_flows else _lanes(lists),
@@ -166,7 +173,7 @@ class LeaseWorld:
             tuple(sorted((self._job(entry), float(moment) == LONG_AGO) for entry, moment in _pairs(delays))),
             tuple(sorted(self._lease(tag, float(moment), entries[tag]) for tag, moment in ends)),
             self._records(_pairs(records)),
-            tuple(result and self._result(result) for result in results),
+            results,
             tuple(sorted(int(letter_id) for letter_id in dead)),
             isolation and isolation.decode(),
             int(claims or 0),
@@ -229,9 +236,10 @@ class LeaseWorld:
         return NAMES.isolation
 
     def side_keys(self) -> list[str]:
-        """Names on the server that are neither lanes, results, dead letters, counter nor bell."""
-        expected = {*LANES, *self._results, NAMES.claim_counter, NAMES.doorbell, NAMES.urgent_doorbell}
-        expected |= {keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX}
+        """Names on the server that are neither lanes, results, records of jobs, dead letters, counters nor bell."""
+        expected = {*LANES, *self._results, *self._job_records, NAMES.claim_counter}
+        expected |= {NAMES.doorbell, NAMES.urgent_doorbell}
+        expected |= {keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, keys.DEAD_LETTER_MODELS, NAMES.drained}
         return sorted({name.decode() for name in self.client.keys("*")} - expected)
 
 

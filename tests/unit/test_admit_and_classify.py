@@ -6,7 +6,7 @@ import pytest
 
 from producer.contract import FailureCode, GenerationRequest
 from workers.engine.base import EngineDead, EngineOverloaded, GenerationFailed, RequestRejected
-from workers.inference.admit import admit, remaining_seconds
+from workers.inference.admit import admit, refuse_unnoted_webhook, remaining_seconds
 from workers.inference.classify import Failed, GivenBack, classify
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,3 +63,12 @@ def test_a_job_for_another_model_or_past_its_deadline_is_refused(
 def test_every_error_has_one_meaning(error: Exception, verdict: Failed | GivenBack) -> None:
     """One pure function decides."""
     assert classify(error) == verdict
+
+
+def test_a_webhook_that_no_producer_noted_is_refused() -> None:
+    """A stock Celery sender's: nobody would tell it, and that would look like an answer."""
+    noted = GenerationRequest(model="m", prompt="x", webhook="https://example.org/")
+    refuse_unnoted_webhook(noted, {"submission_token": "t"})
+    refuse_unnoted_webhook(request(), {})
+    with pytest.raises(RequestRejected, match=r"webhook: only Producer\.submit"):
+        refuse_unnoted_webhook(noted, {})

@@ -138,6 +138,7 @@ def test_a_state_that_is_not_final_ends_nothing(desk: Desk, state: str) -> None:
     desk.backend.store_result("j", ValueError("later") if state == "RETRY" else {}, state)
     assert desk.status() == state
     assert desk.is_leased(held)
+    assert desk.queue.client.hgetall(keys.job_record("j")) == {b"ended": b""}
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,10 @@ def test_after_a_lost_connection_it_listens_again(desk: Desk) -> None:
         [before] = desk.queue.client.client_list(_type="pubsub")
         desk.queue.client.client_kill_filter(_id=before["id"])
         eventually(
-            lambda: desk.is_listened_to and desk.queue.client.client_list(_type="pubsub")[0]["id"] != before["id"],
-            what="a new subscription",
+            lambda: [one["id"] != before["id"] for one in desk.queue.client.client_list(_type="pubsub")] == [True],
+            what="a new connection",
         )
+        eventually(lambda: desk.is_listened_to, what="a new subscription")
         desk.cancel("j")
         eventually(lambda: held.is_cancelled, what="the cancellation")
 

@@ -7,12 +7,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from producer.contract import (
-    MAX_CHOICE_STRINGS,
     MAX_MESSAGES,
     MAX_METADATA_KEY_CHARACTERS,
     MAX_METADATA_PAIRS,
     MAX_METADATA_VALUE_CHARACTERS,
-    MAX_NAME_CHARACTERS,
     MAX_PROMPT_BYTES,
     MAX_PROMPT_TOKEN_IDS,
     ChatMessage,
@@ -25,6 +23,7 @@ from producer.contract import (
     SamplingOptions,
     SystemFields,
 )
+from producer.prompting import MAX_CHOICE_STRINGS, MAX_NAME_CHARACTERS
 from producer.sampling import (
     DEFAULT_MAX_TOKENS,
     MAX_CHOICES,
@@ -123,7 +122,8 @@ def test_a_request_past_a_limit_is_refused_in_words(fields: dict[str, Any], word
         ({"stop": ("x",) * (MAX_STOP_STRINGS + 1)}, "stop"),
         ({"stop": ("x" * (MAX_STOP_STRING_CHARACTERS + 1),)}, "stop.0"),
         ({"stop_token_ids": (1,) * (MAX_STOP_TOKEN_IDS + 1)}, "stop_token_ids"),
-        ({"seed": -1}, "seed"),
+        ({"seed": -(2**63) - 1}, "seed"),
+        ({"seed": 2**63}, "seed"),
         ({"n": MAX_CHOICES + 1}, "n"),
         ({"logprobs": MAX_LOGPROBS + 1}, "logprobs"),
         ({"preset": "wild"}, "preset"),
@@ -190,10 +190,12 @@ def test_everything_on_the_wire_is_immutable(value: BaseModel, field: str) -> No
         setattr(value, field, "changed")
 
 
-@pytest.mark.parametrize("name", ["webhook", "conversation_id", "lora"])
-def test_reserved_fields_are_refused_until_they_are_served(name: str) -> None:
-    """Ignoring them would look like an answer."""
-    assert "not served" in refusal(GenerationRequest, model="m", prompt="x", **{name: "x"})
+@pytest.mark.parametrize(
+    "asked", [{"prompt": "x"}, {"messages": ({"role": "user", "content": "x"},), "sampling": {"n": 2}}]
+)
+def test_a_turn_of_a_conversation_has_messages_and_one_answer(asked: dict[str, Any]) -> None:
+    """Nothing else could be gone on from."""
+    assert "one answer (n = 1)" in refusal(GenerationRequest, model="m", conversation_id="c", **asked)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,13 @@ def test_defaults_go_under_what_the_operator_chose(
     assert with_cpu_defaults(options, environ, 8 * GIB) == expected
 
 
+def test_one_slot_of_adapters_stays_empty() -> None:
+    """The CPU build takes the last one for jobs that have none."""
+    assert with_cpu_defaults({}, {}, GIB, adapters=2)["max_loras"] == 3
+    assert with_cpu_defaults({"max_loras": 9}, {}, GIB, adapters=2)["max_loras"] == 9
+    assert "max_loras" not in with_cpu_defaults({}, {}, GIB)
+
+
 def test_the_kv_cache_is_bounded_on_a_large_machine() -> None:
     """4 GiB serve many jobs of any model that a CPU can run."""
     assert with_cpu_defaults({}, {}, 512 * GIB)["kv_cache_memory_bytes"] == 4 * GIB

@@ -78,3 +78,10 @@ def test_arguments_that_are_no_request_are_refused_with_what_is_wrong(
     with pytest.raises(RequestRejected, match="(?s)" + complaint.replace(".", r"\.")) as refused:
         decode(arguments)
     assert refused.value.code is FailureCode.INVALID_REQUEST
+
+
+def test_a_turn_that_no_producer_made_whole_is_refused() -> None:
+    """Without its conversation's history the answer would be one to something else."""
+    with pytest.raises(RequestRejected, match="only a producer's submit") as refused:
+        decode([{"model": "m", "messages": [{"role": "user", "content": "x"}], "conversation_id": "c"}])
+    assert refused.value.code is FailureCode.INVALID_REQUEST

@@ -344,3 +344,13 @@ def test_what_was_taken_before_a_claim_failed_is_under_a_lease(queue: LeaseQueue
         store.claim(3, 0)
     assert len(store.own_tags()) + sum(queue.client.llen(name) for name in keys.all_lanes(MODEL)) == 3
     assert len(store.own_tags()) >= 1
+
+
+def test_a_consumer_of_other_lanes_leaves_interactive_jobs_and_their_doorbell_alone(queue: LeaseQueue) -> None:
+    """Those in the lane's list and those in flows; the token is for who takes them."""
+    queue.push(b"urgent", priority=INTERACTIVE)
+    queue.place(FlowJob(b"urgent too", "a", priority=INTERACTIVE), *several(2, "a"))
+    queue.push(b"normal")
+    assert sorted(claimed(queue, 10, Room(takes_urgent=False))) == ["a0", "a1", "normal"]
+    assert queue.client.llen(keys.QueueKeys(MODEL).urgent_doorbell) == 0
+    assert sorted(claimed(queue, 10)) == ["urgent", "urgent too"]

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from config.settings import EngineSettings, Settings, WorkerSettings
+from config.errors import SettingsError
+from config.settings import EngineSettings, ModelSettings, Settings, WorkerSettings
 from workers.engine.base import Capacity
 from workers.engine.simulated import SimulatedEngine
 from workers.engine.vllm_engine import VllmEngine
-from workers.from_settings import batch_limits, common_slots, concurrency, make_engine, reserved_slots
+from workers.from_settings import batch_limits, common_slots, concurrency, consumption, make_engine, reserved_slots
 from workers.transport.appetite import Appetite
 
 
@@ -53,6 +54,27 @@ def test_sequences_that_were_asked_for_stay_with_the_other_lanes(asked: int, res
     assert options_of(given)["max_num_seqs"] == started
     assert common_slots(given, of_size(started)) == asked
     assert reserved_slots(given, of_size(started)) == started - asked
+
+
+def test_on_a_cpu_a_slot_of_adapters_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's own number too must leave one: the CPU build would answer wrongly without saying so."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    model = ModelSettings(name="m", lora_adapters="a=/a,b=/b")
+    assert options_of(settings("vllm").model_copy(update={"model": model}))["max_loras"] == 3
+    with pytest.raises(SettingsError, match="max_loras 2 with 2 adapters"):
+        make_engine(settings("vllm", max_loras=2).model_copy(update={"model": model}))
+
+
+@pytest.mark.parametrize(("lanes", "reserved"), [("interactive", 32), ("others", 0)])
+def test_a_worker_of_some_lanes_has_all_its_sequences_for_them(lanes: Any, reserved: int) -> None:  # noqa: ANN401 - the settings check it
+    """Nothing is added to what was asked for, and nothing is kept free."""
+    given = settings(max_num_seqs=32)
+    given = given.model_copy(update={"worker": given.worker.model_copy(update={"lanes": lanes})})
+    assert options_of(given)["max_num_seqs"] == 32
+    assert reserved_slots(given, of_size(32)) == reserved
+    taken = consumption(given, "w@host", of_size(32))
+    assert taken.reserved_slots == (taken.slots if lanes == "interactive" else 0)
+    assert taken.takes_urgent is (lanes == "interactive")
 
 
 @pytest.mark.parametrize(("size", "reserved"), [(1024, 4), (256, 4), (31, 3), (8, 1), (7, 0), (1, 0)])

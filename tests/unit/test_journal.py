@@ -1,7 +1,9 @@
 """Job records: what the worker writes into them, and what happens while Redis is away."""
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def client(redis_url: str) -> Iterator["redis.Redis"]:
 def test_a_job_that_starts_is_running_on_its_worker(client: "redis.Redis") -> None:
     """With the time, and kept as long as it may take."""
     journal = Journal(client, "w@test", LIFETIMES)
-    journal.job_started("j")
+    journal.job_started("j", 1, 5.0)
     journal.start()
     journal.stop(10.0)
     record = client.hgetall(keys.job_record("j"))
@@ -42,7 +44,7 @@ def test_a_finished_job_keeps_its_record_as_long_as_its_result(client: "redis.Re
     client.hset(keys.job_record("j"), "model", "m")
     journal = Journal(client, "w@test", LIFETIMES)
     journal.start()
-    journal.job_started("j")
+    journal.job_started("j", 1, 5.0)
     journal.job_finished("j", state)
     journal.stop(10.0)
     record = client.hgetall(keys.job_record("j"))
@@ -54,7 +56,7 @@ def test_a_job_that_is_put_off_is_retrying(client: "redis.Redis") -> None:
     """And kept as long as it may take; its worker is the one that tried it."""
     journal = Journal(client, "w@test", LIFETIMES)
     journal.start()
-    journal.job_started("j")
+    journal.job_started("j", 1, 5.0)
     journal.job_put_off("j")
     journal.stop(10.0)
     record = client.hgetall(keys.job_record("j"))
@@ -82,10 +84,58 @@ def test_while_the_server_is_away_states_are_dropped_and_later_ones_written(
     with redis.Redis.from_url(server.url) as client:
         journal = Journal(client, "w@test", LIFETIMES)
         journal.start()
-        journal.job_started("lost")
+        journal.job_started("lost", 1, 5.0)
         eventually(lambda: "1 job states not recorded" in caplog.text, what="the warning")
         with server:
-            journal.job_started("kept")
+            journal.job_started("kept", 1, 5.0)
             journal.stop(10.0)
             assert client.exists(keys.job_record("kept")) == 1
             assert client.exists(keys.job_record("lost")) == 0
+
+
+def test_a_job_of_one_attempt_costs_its_record_nothing_more(client: "redis.Redis") -> None:
+    """Earlier attempts are written where there were any, at the next start or at the end without one."""
+    journal = Journal(client, "w@test", LIFETIMES)
+    journal.start()
+    journal.job_started("one", 1, 5.0)
+    journal.job_started("two", 2, 5.0, "the first")
+    journal.job_finished("two", JobState.SUCCEEDED)
+    journal.job_finished("dead", JobState.FAILED, "all of them")
+    journal.stop(10.0)
+    assert client.hgetall(keys.job_record("one")).keys() == {"state", "worker", "started_at", "attempt"}
+    assert client.hget(keys.job_record("two"), "attempts") == "the first"
+    assert client.hget(keys.job_record("dead"), "attempts") == "all of them"
+
+
+def written(client: "redis.Redis", *calls: Callable[[Journal], None], worker: str = "w@test") -> None:
+    """Let a journal write each of these by itself."""
+    for call in calls:
+        journal = Journal(client, worker, LIFETIMES)
+        journal.start()
+        call(journal)
+        journal.stop(10.0)
+
+
+def test_a_job_that_is_handed_back_waits_again(client: "redis.Redis") -> None:
+    """Unless another worker was faster: then its start stays, and who gave it up is noted beside it."""
+    written(
+        client, lambda journal: journal.job_started("j", 1, 5.0), lambda journal: journal.job_handed_back("j", 1, 5.0)
+    )
+    record = client.hgetall(keys.job_record("j"))
+    assert record["state"] == JobState.QUEUED
+    assert json.loads(record["handed_back"])["end"] == "handed_back"
+    written(client, lambda journal: journal.job_started("j", 1, 6.0), worker="other@test")
+    written(client, lambda journal: journal.job_handed_back("j", 1, 5.5))
+    record = client.hgetall(keys.job_record("j"))
+    assert (record["state"], record["worker"]) == (JobState.RUNNING, "other@test")
+    assert [json.loads(line)["begun_at"] for line in record["handed_back"].split("\n")] == [5.0, 5.5]
+
+
+def test_the_list_of_what_was_handed_back_is_bounded_and_makes_no_record(client: "redis.Redis") -> None:
+    """The latest twenty; a record that is gone stays so."""
+    written(client, lambda journal: journal.job_handed_back("gone", 1, 5.0))
+    assert client.exists(keys.job_record("gone")) == 0
+    client.hset(keys.job_record("j"), "model", "m")
+    written(client, *(partial(Journal.job_handed_back, job_id="j", attempt=1, started_at=at) for at in range(25)))
+    lines = (client.hget(keys.job_record("j"), "handed_back") or "").split("\n")
+    assert [json.loads(line)["begun_at"] for line in lines] == list(range(5, 25))

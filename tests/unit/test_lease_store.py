@@ -144,6 +144,31 @@ def test_a_result_that_is_not_terminal_is_replaced(queue: LeaseQueue) -> None:
     assert queue.result("a") == answer("fine")
 
 
+@pytest.mark.parametrize(
+    ("before", "status", "noted"),
+    [
+        (None, "SUCCESS", None),
+        (None, "FAILURE", b"FAILURE"),
+        (None, "REVOKED", b"REVOKED"),
+        ("RETRY", "SUCCESS", b"SUCCESS"),
+    ],
+)
+def test_an_end_that_is_no_plain_success_is_noted_in_the_jobs_record(
+    queue: LeaseQueue, before: str | None, status: str, noted: bytes | None
+) -> None:
+    """With the result, since monitors that may read none tell by it how a killed worker's jobs ended."""
+    if before is not None:
+        queue.client.set(keys.result("a"), answer("", before))
+    queue.push(b"a")
+    store = queue.store()
+    [tag] = tags(store.claim(1, held=0).messages)
+    store.finish([Finish("nobody's", keys.result("a"), answer("late", status), lifetime_seconds=60)])
+    assert not queue.client.exists(keys.job_record("a"))
+    store.finish([Finish(tag, keys.result("a"), answer("fine", status), lifetime_seconds=60)])
+    assert queue.client.hget(keys.job_record("a"), "ended") == noted
+    assert noted is None or 0 < queue.client.ttl(keys.job_record("a")) <= 60
+
+
 def test_each_job_of_one_call_ends_by_itself(queue: LeaseQueue) -> None:
     """One fenced attempt among them changes nothing for the others."""
     queue.push(b"a", b"b", b"c")
@@ -175,9 +200,10 @@ def test_a_dead_letter_is_written_with_the_result(queue: LeaseQueue) -> None:
     store = queue.store()
     [tag] = tags(store.claim(1, held=0).messages)
     assert store.finish([end("nobody's", "a", dead_letter=LETTER)]) == [FinishStatus.FENCED]
-    assert not queue.client.exists(keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX)
+    assert not queue.client.exists(keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, keys.DEAD_LETTER_MODELS)
     assert store.finish([end(tag, "a", dead_letter=LETTER)]) == [FinishStatus.STORED]
     assert queue.client.hgetall(keys.DEAD_LETTERS) == {b"letter": LETTER.text.encode()}
+    assert queue.client.hgetall(keys.DEAD_LETTER_MODELS) == {b"letter": MODEL.encode()}
     assert queue.client.zscore(keys.DEAD_LETTER_INDEX, "letter") == pytest.approx(queue.client.time()[0], abs=10)
 
 

@@ -1,8 +1,13 @@
 """The worker's own series, in a registry of each test's own."""
 
-import pytest
-from prometheus_client import CollectorRegistry
+import time
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from workers.observe.http import metrics_page
 from workers.observe.metrics import WorkerMetrics
 from workers.observe.records import BatchDrained, JobFinished
 
@@ -34,6 +39,8 @@ def test_an_answered_job_is_counted_with_its_times_and_tokens(
         "fleet_request_duration_seconds_sum": 2.0,
         "fleet_queue_wait_seconds_sum": 0.5,
         "fleet_time_to_first_token_seconds_sum": 0.25,
+        "fleet_decode_seconds_sum": 1.75,
+        "fleet_job_duration_seconds_sum": 2.5,
         "fleet_prompt_tokens_total": 7,
         "fleet_generation_tokens_total": 9,
     }
@@ -55,6 +62,22 @@ def test_what_is_not_known_is_not_observed(metrics: WorkerMetrics, registry: Col
     metrics.job_finished(JobFinished("j", "succeeded", 1.0))
     assert registry.get_sample_value("fleet_queue_wait_seconds_count", MODEL) == 0
     assert registry.get_sample_value("fleet_time_to_first_token_seconds_count", MODEL) == 0
+    assert registry.get_sample_value("fleet_decode_seconds_count", MODEL) == 0
+    assert registry.get_sample_value("fleet_job_duration_seconds_count", MODEL) == 0
+
+
+def test_every_status_counts_from_nothing(metrics: WorkerMetrics, registry: CollectorRegistry) -> None:
+    """The first failure would otherwise be a series that begins with 1, in which Prometheus sees no increase."""
+    assert registry.get_sample_value("fleet_requests_total", MODEL | {"status": "poisoned"}) == 0
+    assert registry.get_sample_value("fleet_requests_total", MODEL | {"status": "given_back"}) == 0
+    metrics.job_finished(JobFinished("j", "poisoned", 1.0))
+    assert registry.get_sample_value("fleet_requests_total", MODEL | {"status": "poisoned"}) == 1
+
+
+def test_a_worker_tells_when_it_started(metrics: WorkerMetrics, registry: CollectorRegistry) -> None:
+    """By which Prometheus counts restarts."""
+    assert metrics is not None
+    assert registry.get_sample_value("fleet_worker_start_time_seconds", MODEL) == pytest.approx(time.time(), abs=60)
 
 
 def test_drains_are_counted_by_size(metrics: WorkerMetrics, registry: CollectorRegistry) -> None:
@@ -76,3 +99,20 @@ def test_gauges_show_the_present(metrics: WorkerMetrics, registry: CollectorRegi
     for is_up in (True, False):
         metrics.engine_up(is_up=is_up)
         assert registry.get_sample_value("fleet_engine_up", MODEL) == int(is_up)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;q=0.5",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+        "",
+    ],
+)
+def test_every_prometheus_gets_vllms_series_by_their_names(registry: CollectorRegistry, accept: str) -> None:
+    """Version 2, version 3, and a person with curl."""
+    Gauge("vllm:num_requests_running", "Running.", registry=registry).set(3)
+    environ: dict[str, Any] = {"HTTP_ACCEPT": accept}
+    setup_testing_defaults(environ)
+    page = b"".join(metrics_page(registry)(environ, lambda _status, _headers: None))
+    assert b"\nvllm:num_requests_running 3.0\n" in page

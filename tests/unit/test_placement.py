@@ -3,7 +3,7 @@
 import pytest
 
 from workers.cpu_cores import Core
-from workers.placement import PlacementError, Slot, on_own_cores, place, present_gpus
+from workers.placement import PlacementError, Slot, on_own_cores, place, present_gpus, with_interactive
 
 CORES = [Core(memory_node=number // 2, package=0, physical=number, cpu=number) for number in range(4)]
 
@@ -54,6 +54,16 @@ def test_gpus_that_do_not_fit_are_refused_with_what_would(
 def test_engines_that_share_a_gpu_have_slots_of_their_own(present: list[str], slots: list[tuple[str, ...]]) -> None:
     """So their ports, node names and ready files differ; each knows how many it shares with."""
     assert place("auto", present, 1, 2) == [Slot(index, gpus, 2) for index, gpus in enumerate(slots)]
+
+
+def test_the_last_engines_may_be_for_interactive_jobs_alone() -> None:
+    """The others are for all else; at least one of those is left."""
+    slots = place("auto", ["0", "1"], 1, 2)
+    assert [slot.lanes for slot in with_interactive(slots, 1)] == ["others", "others", "others", "interactive"]
+    assert with_interactive(slots, 1)[3].arguments() == ["--engines-on-device", "2", "--lanes", "interactive"]
+    assert with_interactive(slots, 0) == slots
+    with pytest.raises(PlacementError, match="interactive_engines 4 of 4: no engine is left"):
+        with_interactive(slots, 4)
 
 
 def test_an_engine_over_several_gpus_has_them_to_itself() -> None:

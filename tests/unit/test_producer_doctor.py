@@ -6,7 +6,7 @@ import pytest
 
 from producer.doctor import Finding, Level, ServerFacts, judge_server
 
-INFO = {"redis_version": "7.2.4", "role": "master", "used_memory": 2**20, "maxmemory": 0, "connected_slaves": 0}
+INFO = {"redis_version": "7.2.4", "role": "master", "used_memory": 2**20, "maxmemory": 2**30, "connected_slaves": 0}
 CONFIG = {
     "maxmemory-policy": "noeviction",
     "appendonly": "yes",
@@ -75,10 +75,10 @@ def test_a_replica_is_refused_and_names_its_primary() -> None:
 
 @pytest.mark.parametrize(
     ("used", "limit", "level"),
-    [(10, 0, Level.OK), (89, 100, Level.OK), (90, 100, Level.WARNING), (100, 100, Level.WARNING)],
+    [(10, 0, Level.WARNING), (89, 100, Level.OK), (90, 100, Level.WARNING), (100, 100, Level.WARNING)],
 )
 def test_memory_is_a_warning_from_nine_tenths(used: int, limit: int, level: Level) -> None:
-    """Without a limit it never is."""
+    """So is no limit at all."""
     assert finding("memory", {"used_memory": used, "maxmemory": limit}).level is level
 
 

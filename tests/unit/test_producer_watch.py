@@ -7,6 +7,8 @@ from producer.watch import (
     CROWD_POLL_SECONDS,
     FRONT_JOBS,
     LONGEST_POLL_SECONDS,
+    PATIENT_JOBS_PER_END,
+    PATIENT_JOBS_PER_SECOND,
     POLL_KEYS,
     SHORTEST_POLL_SECONDS,
     SWEEP_JOBS_PER_SECOND,
@@ -35,9 +37,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return stopped
 
 
-def watching(count: int) -> Watch:
+def watching(count: int, *, is_patient: bool = False) -> Watch:
     """So many jobs, by number."""
-    jobs = Watch()
+    jobs = Watch(is_patient=is_patient)
     for number in range(count):
         jobs.add(str(number), number)
     return jobs
@@ -127,6 +129,27 @@ def test_a_great_crowd_is_swept_more_slowly(clock: Clock) -> None:
     clock.seconds += SWEEP_SECONDS
 
     assert len(looked_at(jobs)) <= SWEEP_JOBS_PER_SECOND * SWEEP_SECONDS + FRONT_JOBS
+
+
+def test_where_one_caller_waits_for_thousands_a_sweep_costs_by_what_ends(clock: Clock) -> None:
+    """A few are swept as soon as ever; many in a bounded time, and faster while many end."""
+    few, many = watching(1_000, is_patient=True), watching(50_000, is_patient=True)
+    clock.seconds += SWEEP_SECONDS
+    assert len(looked_at(few)) == 1_000
+    assert len(looked_at(many)) == round(PATIENT_JOBS_PER_SECOND * SWEEP_SECONDS)
+
+    for number in range(1_000):
+        many.settle(str(number))
+    clock.seconds += SWEEP_SECONDS
+    swept = len(looked_at(many))
+    assert swept <= PATIENT_JOBS_PER_SECOND * SWEEP_SECONDS + PATIENT_JOBS_PER_END * 1_000
+    assert swept > 2 * PATIENT_JOBS_PER_SECOND * SWEEP_SECONDS
+
+    seen: set[int] = set()
+    for _ in range(80):
+        clock.seconds += SWEEP_SECONDS
+        seen.update(looked_at(many))
+    assert seen == set(range(1_000, 50_000))
 
 
 def test_lost_jobs_are_looked_for_now_and_then(clock: Clock) -> None:

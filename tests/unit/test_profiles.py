@@ -30,7 +30,16 @@ def load(profile: str) -> LoadedSettings:
 
 def test_purposes_and_sizes_are_packaged() -> None:
     """Three purposes, three sizes, and quantized."""
-    assert profile_names() == ("large", "latency", "long-context", "medium", "quantized", "small", "throughput")
+    assert profile_names() == (
+        "awq-gptq",
+        "large",
+        "latency",
+        "long-context",
+        "medium",
+        "quantized",
+        "small",
+        "throughput",
+    )
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -90,5 +90,5 @@ def test_celery_gets_one_address_for_each_sentinel() -> None:
 
 def test_other_addresses_are_celerys_already() -> None:
     """Unchanged."""
-    url = "rediss://:sesame@a:1/2?ssl_cert_reqs=required"
+    url = "redis://:sesame@a:1/2?socket_timeout=3"
     assert broker_settings(url, {"x": 1}, 2.0) == {"broker_url": url, "broker_transport_options": {"x": 1}}

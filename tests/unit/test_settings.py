@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from config.errors import SettingsError
+from config.gateway_settings import GatewaySettings
 from config.loading import load_settings
 from config.names import group_names, setting_names
-from config.settings import GatewaySettings, ModelSettings, RedisSettings, Settings
+from config.settings import ModelSettings, RedisSettings, Settings
 
 
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting's value
@@ -77,6 +78,13 @@ def test_unknown_fields_are_refused_by_every_group(group: str) -> None:
         ("results__job_record_seconds", 60, "must not be below results.expires_seconds (86400)"),
         ("metrics__port", 65_536, "less than or equal to 65535"),
         ("flower__host", "", "at least 1 character"),
+        ("flower__basic_auth", "ann", "must be USER:PASSWORD"),
+        ("flower__basic_auth", "ann:a,bob", "must be USER:PASSWORD"),
+        ("flower__basic_auth", "ann:h\u00fcsh", "must be ASCII"),
+        ("flower__auth", ".*", "must be addresses"),
+        ("flower__oauth2_redirect_uri", "flower.example.com/login", "ending in /login"),
+        ("flower__url_prefix", "a b", "must be a path"),
+        ("flower__cookie_secret", "short", "32 characters"),
         ("log__level", "LOUD", "'DEBUG', 'INFO'"),
     ],
 )
@@ -224,3 +232,10 @@ def test_a_gateway_that_others_can_reach_asks_for_keys() -> None:
         with pytest.raises(ValidationError, match="which others can reach"):
             GatewaySettings(host=host)
         assert GatewaySettings(host=host, require_keys=True).host == host
+
+
+def test_flowers_users_are_never_shown() -> None:
+    """Neither by ``fleet config show`` nor where settings are printed."""
+    loaded = load_settings(config_file=None, environ={"FLEET_FLOWER__BASIC_AUTH": "ann:hush,bob:hush"}, overrides={})
+    assert loaded.settings.flower.basic_auth == "ann:hush,bob:hush"
+    assert "hush" not in repr(loaded.settings) + repr(loaded.shown())

@@ -127,6 +127,31 @@ def test_two_variables_that_disagree_are_refused() -> None:
     )
 
 
+def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
+    """As containers get what is secret; the source is the variable, and the value is masked as ever."""
+    secret = tmp_path / "secret"
+    secret.write_text("redis://worker:pass@elsewhere:6379/0\n")
+    for variable in ("FLEET_REDIS_URL_FILE", "FLEET_REDIS__URL_FILE"):
+        loaded = load(environ={variable: str(secret)})
+        assert loaded.settings.redis.url == "redis://worker:pass@elsewhere:6379/0"
+        shown = next(shown for shown in loaded.shown() if shown.name == "redis.url")
+        assert (shown.value, shown.origin) == ("redis://worker:***@elsewhere:6379/0", f"environment {variable}")
+
+
+def test_a_file_of_a_value_that_does_not_serve_is_refused(tmp_path: Path) -> None:
+    """Missing, empty, or beside a variable that says something else; and only settings have such files."""
+    secret = tmp_path / "secret"
+    named = {"FLEET_REDIS_URL_FILE": str(secret)}
+    assert refusal(environ=named).startswith(f"environment FLEET_REDIS_URL_FILE: {secret} cannot be read: No such file")
+    secret.write_text("\n")
+    assert refusal(environ=named) == f"environment FLEET_REDIS_URL_FILE: {secret} is empty"
+    secret.write_text("redis://a:6379/0")
+    assert "set redis.url differently: leave one out" in refusal(
+        environ=named | {"FLEET_REDIS_URL": "redis://b:6379/0"}
+    )
+    assert "unknown variable 'FLEET_CONFIG_FILE'" in refusal(environ={"FLEET_CONFIG_FILE": str(secret)})
+
+
 def test_empty_variable_counts_as_not_set() -> None:
     """Compose files pass on variables that may be empty."""
     loaded = load("[model]\nname = 'a'", {"FLEET_MODEL": "", "FLEET_CONFIG": "", "FLEET_NO_SUCH": ""})
@@ -173,7 +198,10 @@ def test_unknown_variable_is_refused_with_the_nearest(variable: str, nearest: st
         ("[worker]\ngpu = 1", "unknown setting 'worker.gpu': did you mean 'worker.gpus'?"),
         ("[workers]\ngpus = 1", "unknown setting 'workers': did you mean 'worker'?"),
         ("profil = 'x'", "unknown setting 'profil': did you mean 'profile'?"),
-        ("[log]\nxyz = 1", "unknown setting 'log.xyz': known are log.level"),
+        (
+            "[log]\nqqq = 1",
+            "unknown setting 'log.qqq': known are log.backups, log.file, log.format, log.level, log.max_bytes",
+        ),
         ("worker = 5", "'worker' is a group of settings: write it as a table, [worker]"),
         ("[engine]\noptions = 5", "engine.options must be a table of options by vLLM's names"),
     ],

@@ -84,10 +84,23 @@ def test_behind_a_gap_the_reader_waits_for_the_result() -> None:
 def test_a_restart_is_told_once_and_what_follows_is_the_new_attempts() -> None:
     """No text of the first is among it."""
     reading = StreamReading()
-    told = [*reading.entries([*entries("one", " two"), RESTARTED, *entries("first", " second")])]
+    told = [*reading.entries(entries("one", " two")), *reading.entries([RESTARTED, *entries("first", " second")])]
     assert [type(event) for event in told] == [StreamDelta, StreamDelta, StreamRestarted, StreamDelta, StreamDelta]
     assert told[2] == StreamRestarted("1-0")
     assert heard([*told, *reading.end(result("first second third"))]) == "first second third"
+
+
+def test_who_begins_after_a_restart_hears_nothing_of_what_was_given_up() -> None:
+    """OpenAI's protocol can not take text back: with it, every repeat of a request would fail as the first one did."""
+    reading = StreamReading()
+    stored = [*entries("one"), RESTARTED, *entries("uno"), RESTARTED, *entries("first", " second")]
+    told = [*reading.entries(stored), *reading.end(result("first second third"))]
+    assert [type(event) for event in told] == [StreamDelta, StreamDelta, StreamDelta, StreamEnded]
+    assert [event.position for event in told] == ["2-5", "2-12", "2-18", "2-18"]
+    assert heard(told) == "first second third"
+    [restarted, *_] = StreamReading("0-3").entries(stored)
+    assert restarted == StreamRestarted("1-0")
+    assert heard(StreamReading("2-5").entries(stored), "first") == "first second"
 
 
 def test_a_restart_that_no_entry_told_shows_in_the_result() -> None:
@@ -120,7 +133,8 @@ def test_whoever_leaves_and_comes_back_has_the_whole_answer(
     """Wherever it left, with an attempt before that was given up or not, from the entries and from the result."""
     stream = [*entries(*void), RESTARTED, *entries(*words)] if void else entries(*words)
     whole = result("".join(words))
-    events = [*StreamReading().entries(stream)]
+    reading = StreamReading()
+    events = [event for entry in stream for event in reading.entries([entry])]
     count = left.draw(st.integers(0, len(events)))
     seen, text = events[:count], heard(events[:count])
     position = seen[-1].position if seen else ""

@@ -14,6 +14,8 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from workers.calibration.load import Phase
+from workers.output import Output
+from workers.parent import parent_arguments
 from workers.placement import Slot
 
 STOP_SECONDS: Final = 30.0
@@ -66,15 +68,19 @@ ANSWERS: Final[TypeAdapter[Answer]] = TypeAdapter(Answer)
 class Contender:
     """The process of one slot; starts at once."""
 
-    def __init__(self, command: Sequence[str], slot: Slot, environ: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [*command, *slot.arguments()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=slot.environment(environ),
-            start_new_session=True,  # its EngineCore shares the group, so killing the group leaves nothing on the GPU
-            text=True,
-        )
+    def __init__(
+        self, command: Sequence[str], slot: Slot, environ: Mapping[str, str], output: Output | None = None
+    ) -> None:
+        with output.pipe(f"engine-{slot.index}") if output else contextlib.nullcontext() as printing:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                [*command, *slot.arguments(), *parent_arguments()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printing,
+                env=slot.environment(environ),
+                start_new_session=True,  # its EngineCore shares the group: killing that leaves nothing on the GPU
+                text=True,
+            )
         self._is_waiting = False
         """It owes no answer, so it will see that its input ends."""
 

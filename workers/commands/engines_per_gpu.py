@@ -21,7 +21,8 @@ from workers.calibration.contender import Contender, contender_command
 from workers.calibration.measure import Calibration
 from workers.cpu_cores import usable_cores
 from workers.observe.gpu_memory import gpu_memory_bytes, gpu_name
-from workers.placement import place
+from workers.output import Output
+from workers.placement import Slot, place
 from workers.supervisor import OVERRIDES_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Given:
     overrides: Mapping[str, Any]
     present_gpus: Sequence[str]
     gpus_per_engine: int
+    output: Output | None = None
+    """Where what engines and workers print goes; None: where this process prints."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -91,7 +94,11 @@ def engines_per_gpu(given: Given, *, is_forced: bool) -> int:
 def _calibrated(given: Given, gpus: Sequence[str]) -> Choice:
     command = contender_command(given.arguments)
     _tell("how many is measured now, once: a few minutes, since each engine must load the model")
-    calibration = Calibration(gpus, usable_cores(), start=lambda slot: Contender(command, slot, given.environ))
+
+    def start(slot: Slot) -> Contender:
+        return Contender(command, slot, given.environ, given.output)
+
+    calibration = Calibration(gpus, usable_cores(), start=start)
     return calibration.choice()
 
 
@@ -108,7 +115,8 @@ def _subject(settings: Settings, gpus: Sequence[str]) -> Subject:
         model=settings.model.name,
         revision=settings.model.revision,
         config_digest=config_digest(settings.model.name),
-        options={name: masked(name, value) for name, value in settings.engine.options.items()},
+        options={name: masked(name, value) for name, value in settings.engine.options.items()}
+        | ({"model.lora_adapters": sorted(settings.model.adapters)} if settings.model.adapters else {}),
         refill_jobs=settings.worker.refill_jobs,
         refill_max_wait_ms=settings.worker.refill_max_wait_ms,
         vllm_version=_vllm_version(),

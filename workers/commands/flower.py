@@ -6,9 +6,10 @@ import typer
 
 from config.errors import SettingsError
 from config.loading import load_settings
+from producer.tls_options import tls_options
 from workers.commands.fleet_options import ConfigOption, RedisOption
 from workers.exit_codes import EXIT_CONFIGURATION
-from workers.local.flower import flower_command, flower_environment
+from workers.local.flower import StateUnusable, flower_command, flower_environment, prepare_state
 
 
 def register(app: typer.Typer) -> None:
@@ -21,8 +22,10 @@ def flower(config: ConfigOption = None, redis_url: RedisOption = None, port: int
     overrides = {"redis.url": redis_url, "flower.port": port}
     try:
         settings = load_settings(config_file=config, environ=os.environ, overrides=overrides).settings
-    except SettingsError as error:
+        tls_options(settings.redis.url)
+        prepare_state(settings)
+    except (SettingsError, StateUnusable, ValueError) as error:
         typer.echo(f"fleet flower: {error}", err=True)
         raise typer.Exit(EXIT_CONFIGURATION) from error
-    command, environ = flower_command(settings), os.environ | flower_environment(settings)
+    command, environ = flower_command(), os.environ | flower_environment(settings)
     os.execve(command[0], command, environ)  # noqa: S606 - Flower takes this process's place

@@ -1,4 +1,4 @@
-"""``fleet up``: a server, a worker, the gateway and Flower on this machine, until Ctrl-C."""
+"""``fleet up``: a server, a worker, the gateway, the exporter and Flower on this machine, until Ctrl-C."""
 
 import signal
 import threading
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @takes(ServeOptions)
 def up(options: ServeOptions) -> None:
-    """Start a whole fleet here: an embedded server (unless FLEET_REDIS_URL names one), workers, gateway, Flower."""
+    """Start a whole fleet here, with an embedded server unless FLEET_REDIS_URL names one."""
     console = Console()
     folder = Path(".fleet")
     stopped = threading.Event()
@@ -36,7 +36,9 @@ def up(options: ServeOptions) -> None:
             console.print(f"[bold]{stack.settings.model.served_as}[/] is served; Ctrl-C stops everything")
             console.print(f"  FLEET_REDIS_URL={stack.settings.redis.url}")
             console.print(f"  OpenAI   {stack.gateway_url}/v1")
-            console.print(f"  Flower   {stack.flower_url}\n  metrics  {stack.metrics_url}/metrics")
+            console.print(
+                f"  Flower   {stack.flower_url}\n  metrics  {stack.metrics_url}/metrics, {stack.exporter_url}/metrics"
+            )
             stopped.wait()
     except SettingsError as error:
         typer.echo(f"fleet up: {error}", err=True)

@@ -9,13 +9,19 @@ import typer
 
 from config.errors import SettingsError
 from config.loading import load_settings
+from config.settings import Settings
+from config.variables import variables
 from producer.cli_options import takes
+from producer.errors import InvalidRequest
+from producer.logs.options import LogOptions
+from producer.logs.setting_up import set_up_logging
 from workers.commands.engines_per_gpu import Given, engines_per_gpu
 from workers.commands.fleet_options import ENGINES_PER_GPU, ServeOptions
 from workers.cpu_cores import usable_cores
 from workers.exit_codes import EXIT_CONFIGURATION
-from workers.logs import set_up_logging
-from workers.placement import PlacementError, on_own_cores, place, present_gpus
+from workers.logs import last_words
+from workers.output import output_of
+from workers.placement import PlacementError, on_own_cores, place, present_gpus, with_interactive
 from workers.supervisor import RestartPolicy, Supervisor, worker_command
 
 _PARALLEL_OPTIONS: Final = ("tensor_parallel_size", "pipeline_parallel_size")
@@ -55,10 +61,10 @@ def worker(options: WorkerOptions) -> None:
     """Serve one model with one worker process per engine, each on its own GPUs; restart what dies."""
     try:
         given = _given(options)
-        set_up_logging(given.settings.log.level)
+        set_up_logging(_log_options(given.settings), "supervisor", file="worker", model=given.settings.model.served_as)
         code = supervise(given, engines_per_gpu(given, is_forced=options.calibrate))
-    except (SettingsError, PlacementError) as error:
-        typer.echo(f"fleet worker: {error}", err=True)
+    except (SettingsError, PlacementError, InvalidRequest) as error:
+        last_words(f"fleet worker: {error}")
         code = EXIT_CONFIGURATION
     raise typer.Exit(code)
 
@@ -79,7 +85,12 @@ def _given(options: WorkerOptions) -> Given:
         overrides=overrides,
         present_gpus=present_gpus(os.environ),
         gpus_per_engine=gpus_per_engine(loaded.engine.options),
+        output=output_of(_log_options(loaded)),
     )
+
+
+def _log_options(settings: Settings) -> LogOptions:
+    return LogOptions.of_environment(variables(settings, "log"))
 
 
 def supervise(given: Given, engines: int) -> int:
@@ -93,7 +104,7 @@ def supervise(given: Given, engines: int) -> int:
     with tempfile.TemporaryDirectory(prefix="fleet-") as run_folder:
         return Supervisor(
             command=worker_command(given.arguments),
-            slots=on_own_cores(slots, usable_cores()),
+            slots=on_own_cores(with_interactive(slots, settings.interactive_engines), usable_cores()),
             policy=RestartPolicy(
                 settings.restart_backoff_initial_seconds,
                 settings.restart_backoff_max_seconds,
@@ -102,6 +113,7 @@ def supervise(given: Given, engines: int) -> int:
             drain_timeout_seconds=settings.drain_timeout_seconds,
             environ=given.environ,
             run_folder=run_folder,
+            output=given.output,
         ).run()
 
 

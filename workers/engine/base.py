@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from producer.contract import FailureCode, GenerationRequest, TokenLogprob
+from producer.contract import FailureCode, GenerationRequest, TokenLogprob, ToolCall
 from workers.engine.entrance import NO_PATIENCE, Patience
 
 
@@ -72,6 +72,10 @@ class EngineConfig:
     """Engine options under vLLM's own names (``AsyncEngineArgs``), passed through."""
     refill_jobs: int = 0
     """Patient requests that enter together; 0: the engine's choice. See :class:`workers.engine.entrance.Entrance`."""
+    tool_call_parser: str = ""
+    """Who reads the tool calls that the model writes in its own way, by vLLM's name; empty: nobody."""
+    lora_adapters: Mapping[str, str] = field(default_factory=dict)
+    """The folder of each adapter that requests may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,8 @@ class EngineRequest:
     """Scheduling priority, lower first; engines without priority scheduling ignore it."""
     patience: Patience = NO_PATIENCE
     """Whether it may wait for others to begin with, before the engine begins it."""
+    trace_headers: Mapping[str, str] | None = None
+    """W3C's, for an engine that traces by itself; None: nobody traces."""
     begun: Begun | None = None
     """Go on from there: increments have what comes after, as if one attempt had done it all."""
 
@@ -110,6 +116,8 @@ class ChoiceIncrement:
     logprobs: tuple[TokenLogprob, ...] | None = None
     token_ids: tuple[int, ...] = ()
     """For a streamed request."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """All of this choice, in its last increment; they are no part of ``text``."""
 
 
 @dataclass(frozen=True, slots=True)

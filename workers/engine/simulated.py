@@ -1,7 +1,8 @@
 """An engine without a model: true to vLLM in processes, slots, order and failures, and quick to start.
 
 ``request.metadata["simulate"]`` asks for a fault: ``kills_engine`` (the core dies), ``hangs``, ``overloaded``,
-``overloaded_once`` (the first attempt of that prompt only), ``fails``, or ``slow:<seconds>`` on top of its usual time.
+``overloaded_once`` (the first attempt of that prompt only), ``fails``, or ``slow:<seconds>`` on top of its usual time;
+or for a tool call: :mod:`workers.engine.simulated_tools`.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Final, Literal, TextIO
 
 from producer.contract import FailureCode, GenerationRequest
 from producer.strict import unknown_name
+from workers.engine.adapters import adapter_options, refuse_unknown_adapter
 from workers.engine.base import (
     Capacity,
     Engine,
@@ -32,12 +34,14 @@ from workers.engine.entrance import Entrance, group_jobs
 from workers.engine.simulated_attempt import Attempt, Slots
 from workers.engine.simulated_core import SimulatedCore
 from workers.engine.simulated_device import SimulatedDevice
-from workers.engine.simulated_text import prompt_tokens, refuse_contradictions, write
+from workers.engine.simulated_text import Written, prompt_tokens, refuse_contradictions, spelled, write
+from workers.engine.simulated_tools import CALLS_TOOL, forced_text, markup, refuse_unknown_parser, splitter_of
+from workers.engine.tool_calls import is_forced, may_call
 
 DIED: Final = "the simulated engine's process died"
 
 FAULT_KEY: Final = "simulate"
-FAULTS: Final = dict.fromkeys(("kills_engine", "hangs", "overloaded", "overloaded_once", "fails", "slow"))
+FAULTS: Final = dict.fromkeys(("kills_engine", "hangs", "overloaded", "overloaded_once", "fails", "slow", CALLS_TOOL))
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class SimulatedEngine(Engine):
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
         self._options = SimulatedOptions.of(self._config)
+        refuse_unknown_parser(self._config.tool_call_parser)
+        adapter_options(self._config.lora_adapters, {})  # refuses a folder that holds none, as a real engine does
         self._slots = Slots(self._options.max_num_seqs, self._slot_log())
         # Groups gain it nothing, so it has none unless told to.
         self._entrance = Entrance(group_jobs(self._config.refill_jobs or 1, self._options.max_num_seqs))
@@ -150,13 +156,16 @@ class SimulatedEngine(Engine):
     async def generate(self, attempt: EngineRequest) -> AsyncGenerator[Increment, None]:
         """See :meth:`Engine.generate`."""
         self._refuse_when_down()
+        refuse_unknown_adapter(attempt.request, self._config.lora_adapters)
         running = self._written(attempt.request)
         if attempt.begun is not None:
             running.go_on(attempt.begun)
+        splitter = splitter_of(attempt, self._config.tool_call_parser)
         self._attempts[attempt.attempt_id] = running
         try:
             await self._entrance.enter(attempt.patience)
-            async with aclosing(self._in_slot(running)) as increments:
+            increments = self._in_slot(running)
+            async with aclosing(increments if splitter is None else splitter.split(increments)) as increments:
                 async for increment in increments:
                     yield increment
         finally:
@@ -191,7 +200,7 @@ class SimulatedEngine(Engine):
         if fault == "overloaded" or (fault == "overloaded_once" and prompt not in self._refused_once):
             self._refused_once.add(prompt)
             raise EngineOverloaded("the simulated engine was told to be overloaded")
-        return Attempt(request, len(prompt), write(prompt, sampling, room_tokens))
+        return Attempt(request, len(prompt), _choices(request, write(prompt, sampling, room_tokens), room_tokens))
 
     async def _suffer(self, running: Attempt) -> float:
         """Act out the fault that the request asks for; returns seconds to add to its usual time."""
@@ -252,6 +261,15 @@ class SimulatedEngine(Engine):
         self._device.leave()
         if self._core is not None:
             await self._core.close()
+
+
+def _choices(request: GenerationRequest, words: list[Written], room_tokens: int) -> list[Written]:
+    sampling = request.sampling.resolved()
+    if is_forced(request):
+        return [spelled(forced_text(request), sampling, room_tokens)] * len(words)
+    if may_call(request) and _fault(request) == CALLS_TOOL:
+        return [spelled(one.first_words + markup(request), sampling, room_tokens) for one in words]
+    return words
 
 
 def _fault(request: GenerationRequest) -> str:

@@ -1,6 +1,7 @@
 """What the simulated engine writes: words that follow from the prompt and the sampling options, and nothing else."""
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,10 @@ WORD_LIST: Final = (
 )
 WORDS: Final = tuple(WORD_LIST.split())
 """What a token can say; a token's id is its place here."""
+
+FEW: Final = 6
+PIECE_CHARACTERS: Final = 4
+"""What a token says of a text that is no words."""
 
 ENDS_OF_256: Final = 4
 """Of 256 drawn tokens after the first, how many end the text."""
@@ -38,6 +43,11 @@ class Written:
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...] | None
 
+    @property
+    def first_words(self) -> str:
+        """A few."""
+        return "".join(self.pieces[:FEW])
+
 
 def prompt_tokens(request: GenerationRequest) -> tuple[str, ...]:
     """The prompt's tokens: its words, or its token ids.
@@ -50,7 +60,9 @@ def prompt_tokens(request: GenerationRequest) -> tuple[str, ...]:
             raise RequestRejected(FailureCode.INVALID_REQUEST, f"token id {largest} is out of vocabulary")
         return tuple(str(token_id) for token_id in request.prompt_token_ids)
     if request.messages is not None:
-        return tuple(word for message in request.messages for word in (message.role, *message.content.split()))
+        shown = [tool.function.name for tool in request.tools or ()]
+        said = (word for one in request.messages for word in (one.role, *" ".join(one.texts).split()))
+        return (*shown, *said)
     return tuple((request.prompt or "").split()) or ("",)
 
 
@@ -89,6 +101,15 @@ def _choice(prompt: tuple[str, ...], sampling: dict[str, Any], index: int, room_
         finish_reason = "stop"
     kept = min((text.index(stop) for stop in stops if stop in text), default=len(text))
     return Written(_cut(drawn, text[:kept]), tuple(drawn), finish_reason, _logprobs(drawn, sampling.get("logprobs")))
+
+
+def spelled(text: str, sampling: dict[str, Any], room_tokens: int) -> Written:
+    """One choice that is this text, as far as there is room."""
+    limit = min(sampling["max_tokens"], room_tokens)
+    pieces = tuple(text[at : at + PIECE_CHARACTERS] for at in range(0, len(text), PIECE_CHARACTERS))
+    token_ids = tuple(zlib.crc32(piece.encode()) % len(WORDS) for piece in pieces[:limit])
+    finish_reason = "stop" if len(pieces) <= limit else "length"
+    return Written(pieces[:limit], token_ids, finish_reason, _logprobs(list(token_ids), sampling.get("logprobs")))
 
 
 def _key(prompt: tuple[str, ...], sampling: dict[str, Any], index: int) -> bytes:

@@ -24,7 +24,7 @@ class GoingOn:
     prompt: "EngineInput"
     prompt_tokens: int
     """Of the prompt alone."""
-    begun_tokens: int
+    begun_token_ids: tuple[int, ...]
 
 
 def with_begun(llm: "AsyncLLM", prompt: "EngineInput", params: "SamplingParams", begun: Begun) -> GoingOn:
@@ -43,7 +43,7 @@ def with_begun(llm: "AsyncLLM", prompt: "EngineInput", params: "SamplingParams",
     params.min_tokens = max(0, params.min_tokens - count)
     if params.seed is not None:
         params.seed = (params.seed + count) % MOST_SEED
-    return GoingOn(cast("EngineInput", fields | {"prompt_token_ids": [*ids, *told]}), len(ids), count)
+    return GoingOn(cast("EngineInput", fields | {"prompt_token_ids": [*ids, *told]}), len(ids), told)
 
 
 def without_begun(increment: Increment, count: int) -> Increment:

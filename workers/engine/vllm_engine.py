@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from producer.contract import GenerationRequest
 from workers.engine.base import (
+    Begun,
     Capacity,
     ChoiceIncrement,
     Engine,
@@ -18,15 +19,25 @@ from workers.engine.base import (
     Increment,
 )
 from workers.engine.entrance import Entrance, group_jobs
-from workers.engine.vllm_begun import with_begun, without_begun
+from workers.engine.tool_calls import may_call
+from workers.engine.vllm_begun import GoingOn, with_begun, without_begun
 from workers.engine.vllm_errors import GONE, engine_error
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_launch import Launch
-from workers.engine.vllm_requests import refuse_seed_that_ends_the_engine, rendered, sampling_params
+from workers.engine.vllm_requests import (
+    adapter_of,
+    refuse_seed_that_ends_the_engine,
+    rendered,
+    sampling_params,
+    token_ids_of,
+)
 from workers.engine.vllm_results import generated_tokens, increment_of
+from workers.engine.vllm_tools import VllmTools
 
 if TYPE_CHECKING:
     from vllm.config import CacheConfig
+    from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
@@ -40,6 +51,7 @@ class VllmEngine(Engine):
         self._attempts: dict[str, bool] = {}
         """Every attempt that is here, and whether it was aborted."""
         self._entrance = Entrance(1)
+        self._tools: VllmTools | None = None
 
     async def start(self) -> None:
         """See :meth:`Engine.start`."""
@@ -51,6 +63,9 @@ class VllmEngine(Engine):
         try:
             # vLLM asks the engine once and remembers; afterwards a request enters it without giving way in between.
             await self._llm.get_supported_tasks()
+            self._tools = VllmTools(self._llm, self._config.tool_call_parser)
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineStartFailed(cause_in_one_line(error)) from error
 
@@ -82,25 +97,22 @@ class VllmEngine(Engine):
             device_type=llm.vllm_config.device_config.device_type,
             splits_prompts=llm.vllm_config.scheduler_config.enable_chunked_prefill,
         )
-        params = sampling_params(request)
+        params, adapter = sampling_params(request), adapter_of(request, self._config.lora_adapters)
+        tools = self._tools.job(request, params) if self._tools is not None else None
         prompt = await rendered(llm, request)
         await self._entrance.enter(attempt.patience)
         if self._attempts[attempt.attempt_id]:  # aborted while vLLM did not know it yet
             yield _ended(request, "abort")
             return
-        taken_over = 0
-        if attempt.begun is not None:
-            going_on = with_begun(llm, prompt, params, attempt.begun)
-            if (params.max_tokens or 0) <= 0:  # it had all its tokens, and only its end was not told
-                yield _ended(request, "length", going_on.prompt_tokens)
-                return
-            prompt, taken_over = going_on.prompt, going_on.begun_tokens
-        follows_priority = llm.vllm_config.scheduler_config.policy == "priority"
-        outputs = llm.generate(prompt, params, attempt.attempt_id, priority=attempt.priority if follows_priority else 0)
-        async with aclosing(outputs):
-            async for output in outputs:
-                increment = increment_of(output, params.logprobs or 0, with_ids=request.stream)
-                yield without_begun(increment, taken_over) if taken_over else increment
+        going_on = None if attempt.begun is None else with_begun(llm, prompt, params, attempt.begun)
+        start = going_on or GoingOn(prompt, len(token_ids_of(prompt)), ())
+        increments = _outputs(llm, attempt, params, start, adapter)
+        if tools is not None:
+            begun = Begun(going_on.begun_token_ids, attempt.begun.text) if going_on and attempt.begun else None
+            increments = tools.splitter(token_ids_of(prompt), begun).split(increments)
+        async with aclosing(increments):
+            async for increment in increments:
+                yield increment
 
     async def abort(self, attempt_id: str) -> None:
         """See :meth:`Engine.abort`."""
@@ -155,6 +167,36 @@ class VllmEngine(Engine):
             await asyncio.to_thread(launch.abandon)
         if launch is not None:
             launch.forget()
+
+
+async def _outputs(
+    llm: "AsyncLLM",
+    attempt: EngineRequest,
+    params: "SamplingParams",
+    going_on: GoingOn,
+    adapter: "LoRARequest | None",
+) -> AsyncGenerator[Increment, None]:
+    request, taken_over = attempt.request, len(going_on.begun_token_ids)
+    if taken_over and (params.max_tokens or 0) <= 0:  # it had all its tokens, and only its end was not told
+        yield _ended(request, "length", going_on.prompt_tokens)
+        return
+    follows_priority = llm.vllm_config.scheduler_config.policy == "priority"
+    priority = attempt.priority if follows_priority else 0
+    with_ids = request.stream or may_call(request)
+    traces = attempt.trace_headers is not None and bool(llm.vllm_config.observability_config.otlp_traces_endpoint)
+    headers = attempt.trace_headers if traces else None
+    generated = llm.generate(
+        going_on.prompt,
+        params,
+        attempt.attempt_id,
+        lora_request=adapter,
+        priority=priority,
+        trace_headers=headers,
+    )
+    async with aclosing(generated) as outputs:
+        async for output in outputs:
+            increment = increment_of(output, params.logprobs or 0, with_ids=with_ids)
+            yield without_begun(increment, taken_over) if taken_over else increment
 
 
 def kv_cache_tokens(cache: "CacheConfig") -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from producer.strict import unknown_name
+from workers.engine.adapters import adapter_options
 from workers.engine.base import EngineConfig, EngineOptionsInvalid, EngineStartFailed
 from workers.engine.vllm_child import (
     ENGINE_CORE,
@@ -17,6 +18,7 @@ from workers.engine.vllm_child import (
     START_METHOD_VARIABLE,
 )
 from workers.engine.vllm_failure import cause_in_one_line
+from workers.engine.vllm_tools import parser_class
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -100,6 +102,7 @@ def launch(config: EngineConfig, report: Path) -> "AsyncLLM":
     os.environ.setdefault(START_METHOD_VARIABLE, "spawn")
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    parser_class(config.tool_call_parser)  # before the model is loaded: there may be none of this name
     arguments, vllm_config = configured(config)
     os.environ[FAILURE_FILE_VARIABLE] = str(report)
     try:
@@ -128,8 +131,9 @@ def configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
             raise EngineOptionsInvalid(unknown_name("engine option", name, known))
     if config.model.startswith(("/", "./", "../")) and not Path(config.model).exists():
         raise EngineStartFailed(f"the model folder {config.model!r} does not exist: change model")
+    options = adapter_options(config.lora_adapters, config.options)
     try:
-        arguments = AsyncEngineArgs(model=config.model, served_model_name=config.served_model_name, **config.options)
+        arguments = AsyncEngineArgs(model=config.model, served_model_name=config.served_model_name, **options)
         return arguments, arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
     except OPTIONS_REFUSED as error:
         raise EngineOptionsInvalid(cause_in_one_line(error)) from error

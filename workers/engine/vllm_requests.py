@@ -1,13 +1,17 @@
 """From a job to what vLLM takes: a rendered prompt and sampling parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from producer.contract import FailureCode, GenerationRequest, ResponseFormat
+from workers.engine.adapters import refuse_unknown_adapter
 from workers.engine.base import RequestRejected
+from workers.engine.vllm_tools import messages_of, plain_choice, shown_tools
 
 if TYPE_CHECKING:
     from vllm.inputs import EngineInput
+    from vllm.lora.request import LoRARequest
     from vllm.sampling_params import SamplingParams, StructuredOutputsParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -33,7 +37,7 @@ async def rendered(llm: "AsyncLLM", request: GenerationRequest) -> "EngineInput"
         ids = request.prompt_token_ids
         parsed = parse_model_prompt(llm.model_config, request.prompt if ids is None else list(ids))
         (prompt,) = await llm.renderer.render_cmpl_async([parsed])
-    _refuse_longer(_size_tokens(prompt), longest)
+    _refuse_longer(len(token_ids_of(prompt)), longest)
     return prompt
 
 
@@ -56,14 +60,15 @@ def refuse_seed_that_ends_the_engine(request: GenerationRequest, *, device_type:
         )
 
 
-def _size_tokens(prompt: Mapping[str, Any]) -> int:
-    return len(prompt.get("prompt_token_ids") or ())
+def token_ids_of(prompt: Mapping[str, Any]) -> Sequence[int]:
+    """The prompt's tokens; none where it has other inputs."""
+    return prompt.get("prompt_token_ids") or ()
 
 
 def _refuse_half_characters(request: GenerationRequest) -> None:
     # JSON and str can hold lone surrogates, no tokenizer can, and none of them says so in words.
     try:
-        for text in [request.prompt or "", *(message.content for message in request.messages or ())]:
+        for text in request.texts:
             text.encode()
     except UnicodeEncodeError as error:
         message = f"the prompt holds half a character (a lone surrogate) at position {error.start}"
@@ -84,10 +89,13 @@ async def _rendered_chat(llm: "AsyncLLM", request: GenerationRequest) -> "Engine
     from vllm.utils.mistral import is_mistral_tokenizer
 
     prompt: EngineInput
-    messages: list[Any] = [message.model_dump(exclude_none=True) for message in request.messages or ()]
+    messages: list[Any] = messages_of(request)
     # As text first, as vLLM's own server does: a text that is far too long is then refused before it is tokenized.
     as_tokens = is_mistral_tokenizer(llm.renderer.tokenizer) or llm.model_config.enable_prompt_embeds
-    params = ChatParams(chat_template_kwargs={"add_generation_prompt": True, "tokenize": as_tokens})
+    shown: dict[str, Any] = {"add_generation_prompt": True, "tokenize": as_tokens, "tools": shown_tools(request)}
+    params = ChatParams(chat_template_kwargs=shown)
+    if request.tools is not None and hasattr(params, "tool_choice"):  # not yet in 0.26; a few renderers show it
+        params = replace(params, tool_choice=plain_choice(request))
     try:
         _, (prompt,) = await llm.renderer.render_chat_async([messages], params)
     except ValueError as error:
@@ -113,6 +121,21 @@ def sampling_params(request: GenerationRequest) -> "SamplingParams":
         output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
         structured_outputs=_structured_outputs(request.response_format),
     )
+
+
+def adapter_of(request: GenerationRequest, adapters: Mapping[str, str]) -> "LoRARequest | None":
+    """The adapter that answers; None: the model itself.
+
+    Raises:
+        RequestRejected: this engine has none such.
+    """
+    refuse_unknown_adapter(request, adapters)
+    if request.lora is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    # vLLM knows adapters by number, from 1 on.
+    return LoRARequest(request.lora, 1 + list(adapters).index(request.lora), adapters[request.lora])
 
 
 def _structured_outputs(wanted: ResponseFormat | None) -> "StructuredOutputsParams | None":

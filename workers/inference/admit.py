@@ -1,6 +1,8 @@
 """Step 2: is this job still worth starting, and is it for us?"""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from producer.contract import FailureCode, GenerationRequest
 from workers.engine.base import RequestRejected
@@ -24,6 +26,18 @@ def admit(request: GenerationRequest, served_model_name: str, now: float) -> Non
         )
     if is_expired(request, now):
         raise RequestRejected(FailureCode.EXPIRED, f"the deadline {request.deadline} passed before the job started")
+
+
+def refuse_unnoted_webhook(request: GenerationRequest, system: Mapping[str, Any]) -> None:
+    """Refuse a webhook that nobody will tell: only a producer notes it, with the ``fleet`` header.
+
+    Raises:
+        RequestRejected: with ``invalid_request``.
+    """
+    if request.webhook is not None and not system:
+        raise RequestRejected(
+            FailureCode.INVALID_REQUEST, "webhook: only Producer.submit and the gateway honour it; leave it out"
+        )
 
 
 def is_expired(request: GenerationRequest, now: float) -> bool:

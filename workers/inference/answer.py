@@ -3,12 +3,12 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from producer.contract import GenerationRequest, GenerationResult
 from workers.engine.base import Engine, EngineRequest
 from workers.engine.entrance import NO_PATIENCE, Patience
-from workers.inference.admit import admit, remaining_seconds
+from workers.inference.admit import admit, refuse_unnoted_webhook, remaining_seconds
 from workers.inference.classify import Failed, GivenBack, classify
 from workers.inference.decode import decode
 from workers.inference.delivery import Delivery
@@ -16,6 +16,7 @@ from workers.inference.generate import Gathered, generate
 from workers.inference.record import record
 from workers.inference.retry import DEFAULT_RETRY_POLICY, RetryPolicy, retry_delay_seconds
 from workers.inference.telling import Teller, Telling, generate_telling
+from workers.tracing import JobTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,21 @@ class Answerer:
         request: GenerationRequest | None = None
         try:
             request = decode(delivery.arguments)
+            refuse_unnoted_webhook(request, delivery.system)
             admit(request, self.served_model_name, self.now())
             attempt = EngineRequest(delivery.attempt_id, request, delivery.queue_priority, patience)
-            gathered = await self._generated(attempt, delivery)
+            trace = delivery.trace
+            generated = self._generated(attempt, delivery) if trace is None else self._traced(attempt, delivery, trace)
+            gathered = await generated
             return record(delivery, request, gathered, worker=self.worker, finished_at=time.time())
         except Exception as error:  # noqa: BLE001 - the one place where every error becomes an outcome
             return self._later(classify(error), delivery, request)
+
+    async def _traced(self, attempt: EngineRequest, delivery: Delivery, trace: JobTrace) -> Gathered:
+        with trace.generating(attempt.request) as generation:
+            gathered = await self._generated(replace(attempt, trace_headers=generation.headers()), delivery)
+            generation.measured(gathered.prompt_tokens, gathered.completion_tokens, gathered.first_token_seconds)
+        return gathered
 
     async def _generated(self, attempt: EngineRequest, delivery: Delivery) -> Gathered:
         if not attempt.request.stream or self.tellers is None:

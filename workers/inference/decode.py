@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from producer.answers import SCHEMA_VERSION
 from producer.contract import FailureCode, GenerationRequest
 from producer.strict import readable
 from workers.engine.base import RequestRejected
@@ -31,10 +32,20 @@ def decode(arguments: Sequence[Any]) -> GenerationRequest:
         fields = dict(last)
         if preceding:
             fields = _with_previous(fields, _text_of(preceding[0]))
+    version = fields.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise _invalid(
+            f"the request is of contract version {min(version, 10**9)}, and this worker understands {SCHEMA_VERSION}: "
+            "workers are upgraded before producers (docs/upgrading.md)"
+        )
     try:
-        return GenerationRequest.model_validate(fields)
+        request = GenerationRequest.model_validate(fields)
     except ValidationError as error:
         raise _invalid(readable(error)) from error
+    if request.conversation_id is not None:
+        # Its history is the producer's to add: without it this would be an answer to something else.
+        raise _invalid("conversation_id: only a producer's submit honours it; leave it out")
+    return request
 
 
 def _with_previous(fields: dict[str, Any], text: str) -> dict[str, Any]:
@@ -43,7 +54,7 @@ def _with_previous(fields: dict[str, Any], text: str) -> dict[str, Any]:
         return fields | {"prompt": _insert(prompt, text)}
     if isinstance(messages, Sequence) and messages and isinstance(messages[-1], Mapping):
         last = dict(messages[-1])
-        last["content"] = _insert(str(last.get("content", "")), text)
+        last["content"] = _insert(str(last.get("content") or ""), text)
         return fields | {"messages": [*messages[:-1], last]}
     if prompt is None and messages is None and "prompt_token_ids" not in fields:
         return fields | {"prompt": text}

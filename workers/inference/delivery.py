@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from workers.tracing import Attempt, JobTrace, Tracing
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -26,10 +28,20 @@ class Delivery:
     """Celery's priority of the message, 0 first."""
     system: Mapping[str, Any] = field(default_factory=dict)
     """The ``fleet`` header, not validated; empty for what a stock Celery sender pushed."""
+    trace: JobTrace | None = None
+    """None: nobody traces."""
 
     def redelivered(self, delivery: int, retries: int) -> Self:
         """The same, with what the queue counted: its ``delivery``-th, after ``retries`` that found no room."""
         return replace(self, attempt=self.attempt + delivery - 1 + retries, retries=retries)
+
+    def traced(self, tracing: Tracing | None) -> Self:
+        """The same; its trace begins, where there is one."""
+        if tracing is None:
+            return self
+        context = self.system.get("trace_context")
+        attempt = Attempt(self.job_id, self.attempt, self.received_at, self.enqueued_at, context)
+        return replace(self, trace=tracing.consumed(attempt))
 
     @property
     def enqueued_at(self) -> float | None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from producer.contract import FailureCode, GenerationRequest, TokenLogprob
+from producer.contract import FailureCode, GenerationRequest, TokenLogprob, ToolCall
 from workers.engine.base import Engine, EngineRequest, GenerationFailed, Increment, RequestRejected
 
 
@@ -16,6 +16,7 @@ class GatheredChoice:
     token_count: int = 0
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Gathered:
             choice.text += new.text
             choice.token_count += new.token_count
             choice.finish_reason = new.finish_reason or choice.finish_reason
+            choice.tool_calls = new.tool_calls or choice.tool_calls
             if new.logprobs is not None:
                 choice.logprobs = (choice.logprobs or ()) + new.logprobs
 

@@ -25,6 +25,7 @@ def record(
                 "token_count": choice.token_count,
                 "finish_reason": choice.finish_reason,
                 "logprobs": choice.logprobs,
+                "tool_calls": choice.tool_calls,
             }
         )
         for index, choice in sorted(gathered.choices.items())

@@ -93,7 +93,7 @@ class Telling:
             before = self.gathered.choices.get(new.index, GatheredChoice())
             at = (len(before.text), new.text, before.token_count, new.token_ids)
             if new.text or new.token_ids or new.finish_reason:
-                pieces.append(Piece(new.index, *at, new.finish_reason, new.logprobs))
+                pieces.append(Piece(new.index, *at, new.finish_reason, new.logprobs, new.tool_calls))
         self.gathered.add(increment)
         self._teller.tell(pieces, increment.prompt_tokens)
 
@@ -112,6 +112,7 @@ def _gathered(said: Said) -> Gathered:
                 len(choice.token_ids),
                 choice.finish_reason,
                 None if choice.logprobs is None else tuple(choice.logprobs),
+                choice.tool_calls,
             )
             for index, choice in said.choices.items()
         },

@@ -1,4 +1,4 @@
-"""Server, workers, gateway and Flower as processes of this machine, started together and stopped together."""
+"""Server, workers, gateway, exporter and Flower as processes of this machine, started together and stopped together."""
 
 import json
 import os
@@ -18,12 +18,16 @@ from typing import Any, Final, Self
 from config.loading import DEFAULT_ORIGIN, LoadedSettings, load_settings
 from config.settings import Settings
 from workers.embedded import EmbeddedServer
-from workers.local.flower import flower_command, flower_environment
+from workers.local.exporter import exporter_command, exporter_environment, exporter_url
+from workers.local.flower import StateUnusable, flower_command, flower_environment, flower_url, prepare_state
+from workers.local.gateway import gateway_command, gateway_environment, gateway_url
 
 POLL_SECONDS: Final = 0.2
 PAGE_TIMEOUT_SECONDS: Final = 2.0
 FLOWER_STOP_SECONDS: Final = 5.0
-GATEWAY_STOP_SECONDS: Final = 10.0
+EXPORTER_STOP_SECONDS: Final = 5.0
+GATEWAY_STOP_SECONDS: Final = 5.0
+"""Beyond what its open requests have."""
 LAST_LINES: Final = 15
 
 
@@ -76,13 +80,18 @@ class LocalStack:
             "metrics.port": free_port(self.settings.metrics.port),
             "flower.port": free_port(self.settings.flower.port),
             "gateway.port": free_port(self.settings.gateway.port),
+            "exporter.port": free_port(self.settings.exporter.port),
         }
         if self._loaded.origins["redis.url"] == DEFAULT_ORIGIN:
-            server = EmbeddedServer(self.folder / "valkey", free_port(6379))
+            most = self.settings.redis.max_memory_bytes
+            server = EmbeddedServer(self.folder / "valkey", free_port(6379), max_memory_bytes=most)
             self._cleanup.enter_context(server)
             ports["redis.url"] = server.url
+        if not self.settings.flower.state_file:
+            ports["flower.state_file"] = str(self.folder.absolute() / "flower" / "state")
         overrides = dict(self.overrides) | ports
         self._loaded = self._load(overrides)
+        self._prepare_flower()
         file = ["--config", str(self.config_file)] if self.config_file else []
         pairs = [
             part
@@ -95,11 +104,16 @@ class LocalStack:
         command = [sys.executable, "-m", "workers", *file, *pairs]
         grace_seconds = self.settings.worker.drain_timeout_seconds + 30
         self._workers = self._run(command, "worker.log", address, grace_seconds)
-        self._run(flower_command(self.settings), "flower.log", flower_environment(self.settings), FLOWER_STOP_SECONDS)
-        door = self.settings.gateway
-        gateway = [sys.executable, "-m", "producer.cli", "gateway", "--host", door.host, "--port", str(door.port)]
-        gateway += ["--require-keys"] if door.require_keys else []
-        self._run(gateway, "gateway.log", address, GATEWAY_STOP_SECONDS)
+        self._run(flower_command(), "flower.log", flower_environment(self.settings), FLOWER_STOP_SECONDS)
+        self._run(exporter_command(), "exporter.log", exporter_environment(self.settings), EXPORTER_STOP_SECONDS)
+        stop_seconds = self.settings.gateway.shutdown_timeout_seconds + GATEWAY_STOP_SECONDS
+        self._run(gateway_command(self.settings), "gateway.log", gateway_environment(self.settings), stop_seconds)
+
+    def _prepare_flower(self) -> None:
+        try:
+            prepare_state(self.settings)
+        except StateUnusable as error:
+            raise StackFailed(str(error)) from error
 
     def _run(
         self, command: list[str], log_name: str, environ: Mapping[str, str], stop_seconds: float
@@ -136,12 +150,17 @@ class LocalStack:
     @property
     def flower_url(self) -> str:
         """Flower's address."""
-        return f"http://{self.settings.flower.host}:{self.settings.flower.port}"
+        return flower_url(self.settings)
+
+    @property
+    def exporter_url(self) -> str:
+        """Base address of the exporter's pages."""
+        return exporter_url(self.settings)
 
     @property
     def gateway_url(self) -> str:
         """The HTTP gateway's address."""
-        return f"http://{self.settings.gateway.host}:{self.settings.gateway.port}"
+        return gateway_url(self.settings)
 
 
 def free_port(wanted: int) -> int:

@@ -1,1 +1,1 @@
-"""Models that we make ourselves, for machines that reach no model hub."""
+"""Models on this machine: the hub's cache of them, and a tiny one that we make ourselves where no hub is reached."""

@@ -27,7 +27,9 @@ SPECIAL_TOKENS: Final = (BOS, EOS, TURN)
 
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}"
-    "{% for message in messages %}{{ '<|turn|>' + message['role'] + '\n' + message['content'] + '\n' }}{% endfor %}"
+    "{% if tools %}{{ '<|turn|>tools\n' }}{% for tool in tools %}{{ tool | tojson + '\n' }}{% endfor %}{% endif %}"
+    "{% for message in messages %}{{ '<|turn|>' + message['role'] + '\n' + (message['content'] or '') + '\n' }}"
+    "{% for call in message['tool_calls'] or [] %}{{ call['function'] | tojson + '\n' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
 )
 

@@ -1,18 +1,9 @@
 """Where a worker process is in its life."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from producer.presence import Phase
 from workers.engine.host import EngineHost
-
-
-class Phase(StrEnum):
-    """From start to end; a worker never goes back."""
-
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"
-    DEAD = "dead"
 
 
 @dataclass

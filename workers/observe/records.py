@@ -23,6 +23,7 @@ class JobFinished:
     first_token_seconds: float | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    attempt: int = 1
 
 
 class Observer(Protocol):

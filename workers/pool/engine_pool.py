@@ -17,11 +17,11 @@ from celery.app.base import Celery
 from celery.concurrency.base import BasePool, apply_target
 from redis.exceptions import RedisError
 
+from producer.attempts import lines_of
 from producer.contract import GenerationResult
 from producer.jobs import JobState
 from workers.engine.host import EngineHost
 from workers.inference.answer import Answerer, Later
-from workers.inference.classify import Failed
 from workers.inference.delivery import Delivery
 from workers.journal import Journal
 from workers.observe.records import JobFinished, Observer
@@ -30,6 +30,8 @@ from workers.pool.finisher import Finished, Finisher, Listeners
 from workers.pool.job import PoolJob, TimeLimits
 from workers.pool.runner import BatchLimits, Runner
 from workers.pool.short_trace import trace
+from workers.pool.status import final_state, status_of
+from workers.tracing import Tracing
 from workers.transport.lease_store import Release
 from workers.transport.leases import Leases
 from workers.transport.ledger import Held
@@ -55,6 +57,7 @@ class PoolRuntime:
     engine_tasks: frozenset[str]
     finisher_threads: int
     drain_timeout_seconds: float
+    tracing: Tracing | None = None
 
 
 class SideJob:
@@ -128,6 +131,7 @@ class EnginePool(BasePool):
             job.is_dead = True
             callbacks.forget()
             return job
+        job.went_wrong = lines_of(held.message.history, job.delivery.attempt)
         with self._lock:
             self._jobs[job.token] = job
         self.runtime.observer.active_jobs(len(self._jobs))
@@ -144,8 +148,9 @@ class EnginePool(BasePool):
         elif held.verdict is not None:
             self._finisher.put(job, held.verdict)
         else:
-            self.runtime.journal.job_started(job.delivery.job_id)
-            job.delivery = job.delivery.redelivered(held.message.delivery, held.message.retries)
+            delivery = job.delivery.redelivered(held.message.delivery, held.message.retries)
+            job.delivery = delivery.traced(self.runtime.tracing)
+            self.runtime.journal.job_started(delivery.job_id, delivery.attempt, delivery.received_at, job.went_wrong)
             self._runner.offer(job)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002 - Celery's signature
@@ -214,17 +219,19 @@ class EnginePool(BasePool):
             self._abort(job, "given_back")
         self._side.shutdown(wait=False, cancel_futures=True)
         try:
-            self._release({job.tag for job in rest if job.task is not None})
+            suspects = self._release({job.tag for job in rest if job.task is not None})
+            for delivery in [job.delivery for job in rest if job.tag not in suspects]:
+                self.runtime.journal.job_handed_back(delivery.job_id, delivery.attempt, delivery.received_at)
         except RedisError as error:
             log.error(  # noqa: TRY400 - an outage has no traceback worth reading
                 "%d jobs go back when their leases end: %s", len(rest), error, extra={"action": "hand_back_failed"}
             )
 
-    def _release(self, started: set[str]) -> None:
-        """Give up everything that this process holds; what ran in an engine that died is suspected of it."""
+    def _release(self, started: set[str]) -> set[str]:
+        """Give up everything that this process holds; what ran in an engine that died is suspected of it: its tags."""
         store, ledger = self.runtime.leases.store, self.runtime.leases.ledger
         tags, death = [held.tag for held in ledger.entries()], self.runtime.host.death
-        suspects = [tag for tag in tags if death is not None and tag in started]
+        suspects = {tag for tag in tags if death is not None and tag in started}
         others = [tag for tag in tags if tag not in suspects]
         released = store.release(others, Release.HAND_BACK) if others else 0
         released += store.release(suspects, Release.SUSPECT, reason=f"the engine died: {death}") if suspects else 0
@@ -232,6 +239,7 @@ class EnginePool(BasePool):
             ledger.drop(tag)
         if released:
             log.warning("%d unfinished jobs go back to the queue", released, extra={"action": "jobs_handed_back"})
+        return suspects
 
     def _done(self, job: PoolJob, finished: Finished) -> None:
         """Celery has recorded the outcome; finisher threads."""
@@ -240,10 +248,12 @@ class EnginePool(BasePool):
         if isinstance(finished, Later):
             self.runtime.journal.job_put_off(job.delivery.job_id)
         else:
-            self.runtime.journal.job_finished(job.delivery.job_id, _final_state(finished))
-        self._observe_finished(job, _status(finished), finished if isinstance(finished, GenerationResult) else None)
+            self.runtime.journal.job_finished(job.delivery.job_id, final_state(finished), job.went_wrong)
+        self._observe_finished(job, status_of(finished), finished if isinstance(finished, GenerationResult) else None)
 
     def _observe_finished(self, job: PoolJob, status: str, result: GenerationResult | None = None) -> None:
+        if (trace_of_job := job.delivery.trace) is not None:
+            trace_of_job.ended(status, result)
         self.runtime.observer.active_jobs(len(self._jobs))
         self.runtime.observer.job_finished(
             JobFinished(
@@ -254,6 +264,7 @@ class EnginePool(BasePool):
                 first_token_seconds=result.timings.first_token_seconds if result else None,
                 prompt_tokens=result.usage.prompt_tokens if result else 0,
                 completion_tokens=result.usage.completion_tokens if result else 0,
+                attempt=job.delivery.attempt,
             )
         )
 
@@ -277,19 +288,3 @@ def _delivery(job_id: str, request: Mapping[str, Any]) -> Delivery:
         queue_priority=int(request.get("delivery_info", {}).get("priority") or 0),
         system=system if isinstance(system, Mapping) else {},
     )
-
-
-def _final_state(finished: Finished) -> JobState:
-    return JobState.SUCCEEDED if isinstance(finished, GenerationResult) else JobState.FAILED
-
-
-def _status(finished: Finished) -> str:
-    match finished:
-        case GenerationResult():
-            return "succeeded"
-        case Failed():
-            return finished.code.value
-        case Later():
-            return "put_off"
-        case _:
-            return "time_limit_exceeded"

@@ -6,6 +6,7 @@ A job whose outcome cannot be recorded at all goes back to the queue, and to the
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -69,7 +70,7 @@ class Finisher:
         self._listeners = listeners
         self._queue: queue.SimpleQueue[tuple[PoolJob, Finished] | None] = queue.SimpleQueue()
         self._collecting = threading.Lock()
-        self._last_group_at = 0.0
+        self._last_group_at = -math.inf
         self._is_full = threading.Event()
         self._stopping = threading.Event()
         self._threads = [

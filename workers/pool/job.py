@@ -54,6 +54,8 @@ class PoolJob:
     """Give up on a job for the reason named; False when it was over already."""
     tag: str = ""
     """Of its delivery."""
+    went_wrong: str = ""
+    """Lines of the attempts before this one; empty for most."""
     token: int = field(default_factory=lambda: next(_tokens))
     """What Celery believes to be the process id of the job; ``terminate_job`` gets it back."""
     has_successors: bool = False

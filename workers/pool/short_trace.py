@@ -14,9 +14,6 @@ from producer.contract import GenerationResult
 from workers.pool.celery_request import has_successors
 from workers.pool.outcome import current_outcome
 
-SHOWN_CHARACTERS: Final = 200
-"""How much of a result events (and so Flower) show."""
-
 _SIGNALS: Final = (signals.task_prerun, signals.task_postrun, signals.task_success)
 
 
@@ -40,8 +37,11 @@ def trace(backend: StoringBackend, target: Callable[..., Any], *args: Any) -> An
         except PydanticSerializationError:  # a lone surrogate, which JSON can hold only escaped
             return target(*args)
         if backend.store_success(args[1], text):
-            return 0, shown(text), 0.0
-    return target(*args)
+            return 0, shown(outcome), 0.0
+    failed, value, runtime_seconds = target(*args)
+    if isinstance(outcome, GenerationResult) and not failed:
+        value = shown(outcome)
+    return failed, value, runtime_seconds
 
 
 def is_plain(request: Mapping[str, Any], body: object) -> bool:
@@ -50,6 +50,7 @@ def is_plain(request: Mapping[str, Any], body: object) -> bool:
     return not is_related and isinstance(body, tuple | list) and not has_successors(body) and not body[2].get("chord")
 
 
-def shown(text: str) -> str:
-    """The beginning of a result, for monitors."""
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+def shown(result: GenerationResult) -> str:
+    """What monitors see of an answer, which is not theirs to read: Celery would show its beginning."""
+    reasons = ", ".join(str(choice.finish_reason) for choice in result.choices)
+    return f"{result.usage.completion_tokens} tokens, {reasons}"

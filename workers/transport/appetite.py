@@ -35,6 +35,8 @@ class Appetite:
 
     def __init__(self, kv_cache_tokens: int | None = None, block_tokens: int = 1, reserved_slots: int = 0) -> None:
         self.reserved_slots = reserved_slots
+        self.takes_urgent = True
+        """Whether jobs of the most urgent lane are taken at all."""
         self._kv_cache_tokens = None if kv_cache_tokens is None else int(kv_cache_tokens * KV_CACHE_SHARE)
         self._block_tokens = block_tokens
         self._bytes_per_token = BYTES_PER_TOKEN
@@ -49,6 +51,7 @@ class Appetite:
         with self._lock:
             return Room(
                 reserved_slots=self.reserved_slots,
+                takes_urgent=self.takes_urgent,
                 tokens=None if self._kv_cache_tokens is None else max(0, self._kv_cache_tokens - held_tokens),
                 block_tokens=self._block_tokens,
                 bytes_per_token=self._bytes_per_token,

@@ -64,8 +64,8 @@ def parse(claimed: ClaimedMessage) -> tuple[dict[str, Any], str] | str:
         return "the message's delivery_info is no object"
     job_id = headers.get("id")
     job_id = job_id if isinstance(job_id, str) else ""
-    if not _is_text(job_id):
-        return "the message's job id is no text: it has a lone surrogate"
+    if flaw := _flaw_of(job_id, headers):
+        return flaw
     _take_out_body(message, properties)
     properties["delivery_tag"] = claimed.tag
     properties.setdefault("delivery_info", {})
@@ -80,6 +80,15 @@ def _loads(raw: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return json.loads(raw)  # which takes more: NaN, lone surrogates, other encodings
+
+
+def _flaw_of(job_id: str, headers: Mapping[str, Any]) -> str:
+    """Why nobody can be answered; empty when somebody can, or nobody waits."""
+    if not _is_text(job_id):
+        return "the message's job id is no text: it has a lone surrogate"
+    if not job_id and (size := _refused_bytes(headers)):
+        return f"{_too_large(size)}; what it was is not kept, and it named no job"
+    return ""
 
 
 def _is_text(name: str) -> bool:
@@ -128,10 +137,8 @@ def judge(
         return Arrival(Fate.ACKNOWLEDGE, held, message)
     if screening is Screening.CANCELLED and cancelled_token == held.submission_token:
         return Arrival(Fate.REVOKE, held, message)
-    if claimed.delivery > rules.max_deliveries:
-        reason = f"its worker or engine died under it {claimed.delivery - 1} times; it is not tried again"
-        held.verdict = Failed(FailureCode.POISONED, reason)
-        held.dead_letter = dead_letter(claimed, job_id, FailureCode.POISONED, reason, rules)
+    held.verdict, held.dead_letter = _verdict(claimed, parsed, rules)
+    if held.verdict is not None:
         return Arrival(Fate.DELIVER, held, message)
     due_at = _moment(headers.get("eta"))
     if due_at is not None:
@@ -140,6 +147,20 @@ def judge(
         headers["eta"] = None  # it is due; Celery would look at this machine's clock once more
     _to_own_clock(headers, rules)
     return Arrival(Fate.DELIVER, held, message)
+
+
+def _verdict(
+    claimed: ClaimedMessage, parsed: tuple[dict[str, Any], str], rules: Rules
+) -> tuple[Failed | None, DeadLetter | None]:
+    """The answer to a job that is not to be run, and what is kept of it; None for one that is."""
+    message, job_id = parsed
+    if size := _refused_bytes(message["headers"]):
+        return Failed(FailureCode.INVALID_REQUEST, _too_large(size)), None
+    if claimed.delivery > rules.max_deliveries:
+        reason = f"its worker or engine died under it {claimed.delivery - 1} times; it is not tried again"
+        letter = dead_letter(claimed, job_id, FailureCode.POISONED, reason, rules)
+        return Failed(FailureCode.POISONED, reason), letter
+    return None, None
 
 
 def dead_letter(
@@ -162,6 +183,20 @@ def dead_letter(
         "history": claimed.history,
     }
     return DeadLetter(letter_id, orjson.dumps(letter | message).decode())
+
+
+def _refused_bytes(headers: Mapping[str, Any]) -> int:
+    """Size of the message in whose place this one is, since that was too large (``drain.lua``); otherwise 0."""
+    system = headers.get("fleet")
+    size = system.get("refused_bytes") if isinstance(system, dict) else None
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else 0
+
+
+def _too_large(size: int) -> str:
+    return (
+        f"the message in the queue has {size:,} bytes, more than worker.max_message_bytes allows, so it was not read; "
+        "send a smaller one"
+    )
 
 
 def _submission_token(headers: Mapping[str, Any]) -> str | None:

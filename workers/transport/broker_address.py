@@ -1,9 +1,10 @@
-"""The fleet's address as Celery and kombu want it: for ``sentinel://`` they have a form of their own."""
+"""The fleet's address as Celery and kombu want it: ``sentinel://`` has another form there, and TLS is told apart."""
 
 from typing import Any
 from urllib.parse import quote
 
 from producer.sentinel_address import SCHEME, SentinelAddress, names_sentinels, place_of
+from producer.tls_options import tls_options, without_tls_options
 
 
 def broker_settings(redis_url: str, options: dict[str, Any], sentinel_timeout_seconds: float) -> dict[str, Any]:
@@ -15,7 +16,10 @@ def broker_settings(redis_url: str, options: dict[str, Any], sentinel_timeout_se
         ValueError: it is no address.
     """
     if not names_sentinels(redis_url):
-        return {"broker_url": redis_url, "broker_transport_options": options}
+        settings = {"broker_url": without_tls_options(redis_url), "broker_transport_options": options}
+        # Flower knows these settings alone; of an address' options Celery wants some, and passes others by.
+        tls = tls_options(redis_url)
+        return settings | ({"broker_use_ssl": tls, "redis_backend_use_ssl": tls} if tls else {})
     address = SentinelAddress.parsed(redis_url)
     login = _login(address)
     asked = [f"{SCHEME}{login}{place_of(host, port)}/{address.database}" for host, port in address.sentinels]
@@ -32,7 +36,7 @@ def broker_settings(redis_url: str, options: dict[str, Any], sentinel_timeout_se
 
 def backend_url(redis_url: str) -> str:
     """The address as Celery may show it: of one with options it masks no password."""
-    return str(SentinelAddress.parsed(redis_url)) if names_sentinels(redis_url) else redis_url
+    return str(SentinelAddress.parsed(redis_url)) if names_sentinels(redis_url) else without_tls_options(redis_url)
 
 
 def _login(address: SentinelAddress) -> str:

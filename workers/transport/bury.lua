@@ -6,6 +6,5 @@
 if not settle(KEYS[1], KEYS[2], KEYS[3], ARGV[1]) then
   return 0
 end
-redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])
-redis.call('ZADD', KEYS[5], seconds_now(), ARGV[2])
+bury(KEYS[4], KEYS[5], model_of(KEYS[1]), ARGV[2], ARGV[3])
 return 1

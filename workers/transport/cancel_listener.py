@@ -41,17 +41,21 @@ class CancelListener:
         self._thread.join()
 
     def _run(self) -> None:
+        is_deaf = False
         while not self._stopping.is_set():
             try:
                 subscriber: Any = self._client  # redis-py leaves pubsub() untyped
                 with subscriber.pubsub(ignore_subscribe_messages=True) as subscription:
                     subscription.subscribe(self._channel)
+                    is_deaf = False
                     while not self._stopping.is_set():
                         message = subscription.get_message(timeout=POLL_SECONDS)
                         if message is not None:
                             self._heard(message["data"])
             except RedisError as error:
-                log.info("not hearing of cancellations: %s", error, extra={"action": "cancel_channel_lost"})
+                if not is_deaf:  # a server that is away for long is said once
+                    log.info("not hearing of cancellations: %s", error, extra={"action": "cancel_channel_lost"})
+                is_deaf = True
                 self._stopping.wait(RECONNECT_SECONDS)
             except Exception:
                 # A listener that ended in silence would leave every cancellation to the keeper.

@@ -16,7 +16,7 @@ local options = cjson.decode(ARGV[9])
 local model = model_of(leases)
 local now = seconds_now()
 local reply = {string.format('%.6f', now), 0, 0}
-local taken_count = 0
+local taken_count, taken_bytes = 0, 0
 
 for index = 11 + lane_count, #ARGV do
   settle(leases, leased, redelivery, ARGV[index])
@@ -24,6 +24,7 @@ end
 if credit == 0 then
   return reply
 end
+write_when_full(leases)
 
 -- Of what is rare, one question tells that there is none: of what a plain queue needs no look at.
 local is_plain = redis.call('EXISTS', delayed, suspects, isolation, redelivery, 'fleet:waiting:' .. model,
@@ -35,6 +36,8 @@ local claims_before
 local ends, entries = {}, {}
 
 local function lease(item)
+  item.message = bounded(options, item.message)
+  taken_bytes = taken_bytes + #item.message
   local record = is_plain and NO_RECORD or read_record(redelivery, item.message)
   claims_before = claims_before or tonumber(redis.call('GET', counter) or 0)
   local number = claims_before + taken_count + 1
@@ -70,7 +73,7 @@ end
 -- A token of a doorbell wakes one consumer: what is left here that others could take is for the next.
 local function ring_for_what_is_left(queue)
   for index = 1, lane_count do
-    if waits(queue, index) and not queue.at_limit[index] then
+    if waits(queue, index) and not queue.at_limit[index] and not (index == 1 and options.skips_urgent) then
       ring((index == 1 and 'fleet:doorbell-urgent:' or 'fleet:doorbell:') .. model)
     end
   end
@@ -140,7 +143,9 @@ local function claim_in_turn()
   if not is_plain then
     look_at_one_held(queue)
   end
-  while taken_count < credit and not queue.is_full do
+  queue.blocked[1] = options.skips_urgent
+  -- One reply has no more than one message of the largest size may have, and one more: it is held in memory here and there.
+  while taken_count < credit and not queue.is_full and taken_bytes < options.max_message_bytes do
     -- The reserve is for the most urgent lane: what else is taken leaves it.
     if taken_count >= credit - reserve then
       for index = 2, lane_count do

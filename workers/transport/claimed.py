@@ -21,7 +21,8 @@ class ClaimedMessage:
     """1 for the first; above the policy's ``max_deliveries`` the message must not be run any more."""
     retries: int
     history: tuple[dict[str, Any], ...]
-    """One object per attempt that went wrong: ``at``, ``claimed_at``, ``worker``, ``delivery``, ``event``."""
+    """One object per attempt that went wrong: ``at``, ``claimed_at``, ``worker``, ``delivery``, ``how``,
+    ``event``."""
     raw: bytes
     tokens: int = 0
     """Prompt and output, as far as the claim could tell."""

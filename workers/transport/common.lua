@@ -16,10 +16,22 @@ local function split(entry)
   return string.sub(entry, 1, at - 1), string.sub(entry, at + 1)
 end
 
--- Whether Celery's stored result is a job's last; its first 64 bytes say so.
+-- Of Celery's stored result; its first 64 bytes say so.
+local function status_of(stored)
+  return string.match(string.sub(stored, 1, 64), '"status": ?"(%u+)"')
+end
+
+-- Whether it is a job's last.
 local function is_terminal(stored)
-  local status = string.match(string.sub(stored, 1, 64), '"status": ?"(%u+)"')
+  local status = status_of(stored)
   return status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
+end
+
+-- A letter beside its index, and whose it is for those who count letters and may read none.
+local function bury(dead, index, model, letter_id, letter)
+  redis.call('HSET', dead, letter_id, letter)
+  redis.call('ZADD', index, seconds_now(), letter_id)
+  redis.call('HSET', 'fleet:dead:models', letter_id, model)
 end
 
 local function read_lease(entry)
@@ -88,10 +100,11 @@ local function write_record(redelivery, message, record, lifetime_seconds)
   redis.call('EXPIRE', redelivery, lifetime_seconds)
 end
 
-local function add_history(record, lease, event, now)
+-- `how`: 'lost', 'suspect' or 'retry', for programs; `event` is for people.
+local function add_history(record, lease, how, event, now)
   local line = cjson.encode({
     at = string.format('%.6f', now), claimed_at = lease.claimed_at, worker = lease.worker,
-    delivery = lease.delivery, event = event
+    delivery = lease.delivery, how = how, event = event
   })
   record.history = record.history == '' and line or record.history .. '\n' .. line
 end
@@ -151,6 +164,12 @@ local function discharge(model, tag, tokens)
   end
 end
 
+-- A server that is out of memory refuses a script's first write where that could take some, and none that come after.
+-- Scripts by which jobs end begin with one that takes none: it must not hold them up.
+local function write_when_full(leases)
+  redis.call('ZREM', leases, '')
+end
+
 -- The end of a lease by its holder; false when it is not (or no longer) the holder's: the fence.
 local function settle(leases, leased, redelivery, tag, tokens)
   if redis.call('ZREM', leases, tag) == 0 then
@@ -205,7 +224,7 @@ local function count_death(places, lease, event, is_suspect, now, max_deliveries
   local record = read_record(places.redelivery, lease.message)
   if record.deaths < max_deliveries then
     record.deaths = record.deaths + 1
-    add_history(record, lease, event, now)
+    add_history(record, lease, is_suspect and 'suspect' or 'lost', event, now)
     local has_one_left = record.deaths == max_deliveries - 1
     record.suspect = record.suspect or is_suspect or has_one_left
     write_record(places.redelivery, lease.message, record, lifetime_seconds)

@@ -3,7 +3,8 @@
 -- however many wait.
 --
 -- options  lane_shares, lane_patience (by index), deadline_horizon, prefix_window (seconds), lead_tokens,
---          bytes_per_token, output_tokens, room_tokens (-1: endless), block_tokens, recent ("<tenant>|<prefix>")
+--          bytes_per_token, output_tokens, room_tokens (-1: endless), block_tokens, recent ("<tenant>|<prefix>"),
+--          skips_urgent (the consumer takes nothing of the most urgent lane), max_message_bytes
 
 local function waits(queue, index)
   return queue.plain[index] + queue.flows[index] > 0
@@ -92,7 +93,33 @@ local function is_at_limit(queue, tenant)
   return most and tonumber(redis.call('HGET', 'fleet:running:' .. queue.model, tenant) or 0) >= most
 end
 
+local ENDS = 16384
+
+-- What is delivered in place of a message that is too large to be: so that whoever waits for its job is answered. The
+-- message itself is gone; nothing of it but its two ends is looked at. Its id is where every sender's envelope has it, and
+-- no text of a caller can look like it, since quotes in texts are escaped.
+local function bounded(options, message)
+  if #message <= options.max_message_bytes then
+    return message
+  end
+  local pattern = '"correlation_id": ?"([^"\\]+)"'
+  local id = string.match(string.sub(message, -ENDS), pattern) or string.match(string.sub(message, 1, ENDS), pattern)
+  return cjson.encode({
+    body = '[[],{},{}]',
+    ['content-type'] = 'application/json',
+    ['content-encoding'] = 'utf-8',
+    headers = {
+      task = 'fleet.generate', id = id, root_id = id, lang = 'py', argsrepr = '(too large)', kwargsrepr = '{}',
+      fleet = {refused_bytes = #message}
+    },
+    properties = {correlation_id = id, delivery_mode = 2, delivery_info = {exchange = '', routing_key = ''}}
+  })
+end
+
 local function estimate_tokens(options, at, message)
+  if #message > options.max_message_bytes then
+    return 0
+  end
   local prompt_tokens, output
   if at and string.sub(at.prompt, 1, 1) == 't' then
     prompt_tokens, output = tonumber(string.sub(at.prompt, 2)), tonumber(at.output)

@@ -12,6 +12,10 @@ UNKNOWN_OUTPUT_TOKENS: Final = 512
 BYTES_PER_TOKEN: Final = 4.0
 """Of a prompt whose tokens nobody has counted yet; English text has about as many."""
 
+MAX_MESSAGE_BYTES: Final = 20 * 1024 * 1024
+"""Of a message in the queue. What the contract takes (``producer.contract``) needs less than 17 MiB, however a sender
+escapes and encodes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turns:
@@ -42,6 +46,8 @@ class DrainPolicy:
     """For its prompt prefix's sake a job goes only before such as came at most this much before it; 0: before none."""
     lead_tokens: int = 65_536
     """How far beyond its share, in tokens over its weight, a tenant may get for the sake of a deadline or a prefix."""
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """A larger message is refused where it lies: no worker reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class Room:
 
     reserved_slots: int = 0
     """Of its free slots, those for the most urgent lane alone."""
+    takes_urgent: bool = True
+    """Whether it takes jobs of that lane at all."""
     tokens: int | None = None
     """Tokens whose KV cache fits beside what it holds; None: no bound."""
     block_tokens: int = 1
@@ -107,5 +115,7 @@ def options_json(policy: DrainPolicy, room: Room) -> str:
             "room_tokens": -1 if room.tokens is None else max(0, room.tokens),
             "block_tokens": room.block_tokens,
             "recent": room.recent_prefixes,
+            "skips_urgent": not room.takes_urgent,
+            "max_message_bytes": policy.max_message_bytes,
         }
     )

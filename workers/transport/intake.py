@@ -74,9 +74,13 @@ class Intake:
         return self.credit > self.appetite.reserved_slots
 
     def doorbells(self, *, any_job: bool) -> list[str]:
-        """Where to wait for any job, or for urgent ones alone: who could not take a job is not to take its token."""
+        """Where to wait for any job, or for urgent ones alone: who could not take a job is not to take its token.
+
+        And where this worker alone is called.
+        """
         names = keys.QueueKeys.of_queue(self.queue)
-        return [names.urgent_doorbell, names.doorbell if any_job else self.store.own_doorbell]
+        urgent = [names.urgent_doorbell] if self.appetite.takes_urgent else []
+        return [*urgent, self.store.own_doorbell, *([names.doorbell] if any_job else [])]
 
     def _is_still_full(self) -> bool:
         if self._full is None:

@@ -26,7 +26,7 @@ for _, lease in ipairs(taken) do
     if how == 'retry' then
       local record = read_record(redelivery, lease.message)
       record.retries = record.retries + 1
-      add_history(record, lease, reason, now)
+      add_history(record, lease, how, reason, now)
       write_record(redelivery, lease.message, record, lifetime_seconds)
     end
     redis.call('ZADD', delayed, now + delay_seconds, lease.place .. '\n' .. lease.message)

@@ -7,6 +7,7 @@ local leases, isolation, cancels = unpack(KEYS, 1, 3)
 local consumer, lease_seconds = ARGV[1], tonumber(ARGV[2])
 local expires_at = seconds_now() + lease_seconds
 local reply = {redis.call('EXISTS', cancels)}
+write_when_full(leases)
 for index = 3, #ARGV do
   if redis.call('ZSCORE', leases, ARGV[index]) then
     redis.call('ZADD', leases, expires_at, ARGV[index])

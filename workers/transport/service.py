@@ -35,6 +35,8 @@ class Consumption:
     """Jobs that it holds at most."""
     reserved_slots: int
     """Of those, the ones that are for the most urgent lane alone."""
+    takes_urgent: bool
+    """Whether it takes jobs of that lane at all."""
     batch_max_jobs: int
     """Jobs that one claim takes at most."""
     capacity: Capacity
@@ -58,6 +60,7 @@ class LeaseService:
         self.store = self._make_store()
         capacity = consumption.capacity
         appetite = Appetite(capacity.kv_cache_tokens, capacity.kv_block_tokens or 1, consumption.reserved_slots)
+        appetite.takes_urgent = consumption.takes_urgent
         self.leases = Leases(self.store, self.ledger, appetite)
         self.intake = Intake(
             self.leases,
@@ -68,6 +71,11 @@ class LeaseService:
         self.streams = StreamWriter(connect(), consumption.model, consumption.stream_lifetime_seconds)
         self._keeper: LeaseKeeper | None = None
         self._listener: CancelListener | None = None
+
+    @property
+    def consumer(self) -> str:
+        """What this process is known by to the queue."""
+        return self._consumer
 
     def _make_store(self) -> LeaseStore:
         consumption = self._consumption

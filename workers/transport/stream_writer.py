@@ -18,8 +18,9 @@ from workers.paced import Paced
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS: Final = 0.02
-"""Between two writes: what a reader gets is this old at most, and Redis' and the reader's time apart."""
+PAUSE_SECONDS: Final = 0.018
+"""Between two writes, which are 20 ms apart with the writing: so old at most is what a reader gets, and the reader's own
+time apart."""
 MOST_ENTRIES: Final = 65_536
 """Of one stream; at 50 a second, twenty minutes of one answer. What is cut off readers have from the result."""
 RUN_ENTRIES: Final = 256
@@ -59,6 +60,7 @@ def _joined(before: Piece, after: Piece) -> Piece:
         text=before.text + after.text,
         token_ids=before.token_ids + after.token_ids,
         finish_reason=after.finish_reason,
+        tool_calls=after.tool_calls,
         logprobs=both or before.logprobs,
     )
 

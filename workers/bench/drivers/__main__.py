@@ -5,34 +5,29 @@ on what was stdout: ``{"ready": true}``, ``{"pass": …}`` or ``{"error": …}``
 with its stdin, on SIGTERM, or with its parent, and stops the driver in any case.
 """
 
-import ctypes
 import dataclasses
 import importlib
 import json
-import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 from workers.bench.drivers import KINDS
 from workers.bench.drivers.base import Driver
 from workers.bench.load import Load
 from workers.bench.target import EngineTarget
-
-PR_SET_PDEATHSIG: Final = 1
+from workers.parent import answers_to_parent, end_with_parent
 
 
 def main() -> int:
     """Serve passes until told to stop."""
     name, folder = sys.argv[1:]
-    # vLLM and others print on stdout: they get stderr, the answers go out by a descriptor that only we know.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    answers = answers_to_parent()
+    end_with_parent(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     requests = (json.loads(line) for line in sys.stdin)
     driver = driver_class(name)(EngineTarget(**next(requests)), Path(folder))

@@ -64,6 +64,8 @@ class FleetDriver(QueueDriver):
     def _environment(self) -> dict[str, str]:
         # The settings of a run are those of its command line alone.
         kept = {name: value for name, value in environment(self.target).items() if not name.startswith("FLEET_")}
+        if "worker.gpus" in self.target.settings:
+            del kept["CUDA_VISIBLE_DEVICES"]  # which names the one GPU of all other drivers
         return kept | {"FLEET_REDIS_URL": self.server.url}
 
     def start(self) -> None:

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of jobs; nothing here costs anything where nobody traces."""

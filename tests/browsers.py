@@ -20,6 +20,16 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chro
 DRIVERS: Final = ("chromedriver", "chromium.chromedriver")
 REPLACED: Final = "does not belong to the document"
 """What the driver says, as an error without a name, of an element that a new page has replaced while it was read."""
+FACTS: Final = """
+return [...document.querySelectorAll(".facts dt")].map(
+  (name) => [name.innerText.trim(), name.nextElementSibling.innerText.trim()]);
+"""
+ROW: Final = """
+const texts = (elements) => [...elements].map((one) => one.innerText.trim());
+const row = [...document.querySelectorAll("tbody tr")].find(
+  (one) => one.querySelector("th")?.innerText.trim().startsWith(arguments[0]));
+return row ? [texts(row.closest("table").querySelectorAll("thead th")), texts(row.querySelectorAll("th, td"))] : null;
+"""
 REQUIRED: Final = "REQUIRE_BROWSER"
 MISSING: Final = (
     "no Chromium with its driver is installed: apt-get install chromium chromium-driver (or Chrome and chromedriver)"
@@ -101,16 +111,18 @@ class Browser:
         return self.one("h1").text
 
     def row(self, name: str) -> dict[str, str]:
-        """The cells of the table row with this heading, by their column's."""
-        row = next(one for one in self.all("tbody tr") if one.find_element(By.TAG_NAME, "th").text.startswith(name))
-        table = row.find_element(By.XPATH, "ancestor::table")
-        columns = [one.text for one in table.find_elements(By.CSS_SELECTOR, "thead th")]
-        return dict(zip(columns, [one.text for one in row.find_elements(By.CSS_SELECTOR, "th, td")], strict=True))
+        """The cells of the table row with this heading, by their column's, read at one moment."""
+        found = self.script(ROW, name)
+        if found is None:
+            raise KeyError(name)
+        assert isinstance(found, list)
+        return dict(zip(*found, strict=True))
 
     def facts(self) -> dict[str, str]:
-        """The list of facts about one thing."""
-        names = [one.text for one in self.all(".facts dt")]
-        return dict(zip(names, [one.text for one in self.all(".facts dd")], strict=True))
+        """The list of facts about one thing, read at one moment: the page may be replaced in the next."""
+        found = self.script(FACTS)
+        assert isinstance(found, list)
+        return dict(found)
 
     def script(self, text: str, *arguments: object) -> object:
         """What a script in the page returns."""
@@ -124,7 +136,7 @@ class Browser:
     def _is(condition: Callable[[], object]) -> bool:
         try:
             return bool(condition())
-        except (NoSuchElementException, StaleElementReferenceException, StopIteration):
+        except (NoSuchElementException, StaleElementReferenceException, StopIteration, KeyError):
             return False
         except WebDriverException as error:
             if REPLACED not in str(error):

@@ -19,8 +19,8 @@ from workers.paced import Paced
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS: Final = 0.018
-"""Between two writes, which are 20 ms apart with the writing: so old at most is what a reader gets, and the reader's own
-time apart."""
+"""Between two writes, which are 20 ms apart with the writing: so old at most is what a reader gets, and the time of
+its own reading."""
 MOST_ENTRIES: Final = 65_536
 """Of one stream; at 50 a second, twenty minutes of one answer. What is cut off readers have from the result."""
 RUN_ENTRIES: Final = 256

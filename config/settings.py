@@ -161,6 +161,9 @@ class WorkerSettings(SettingsGroup):
     interactive_engines: int = Field(default=0, ge=0, le=1024)
     """Of a machine's engines, the last so many take interactive jobs alone and the others all else: a first token then
     waits for no step that is full of other jobs. 0: every engine takes what `lanes` says."""
+    others_active_thread_percentage: int = Field(default=100, ge=10, le=100)
+    """Percent of a GPU's multiprocessors that its other engines use at most, where `interactive_engines` share it:
+    below 100 interactive jobs always find some free, at the cost of the others' tokens. Needs NVIDIA's MPS daemon."""
     lanes: Literal["all", "interactive", "others"] = "all"
     """Lanes that this machine's workers take jobs from: all, the interactive one alone, or all others. What no worker
     takes waits."""

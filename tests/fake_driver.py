@@ -19,10 +19,10 @@ def install_driver(folder: Path, gpu: str = GPU_ROW, process: str = PROCESS_ROW)
     return install_program(folder, _SCRIPT.format(gpu=gpu, process=process))
 
 
-def install_program(folder: Path, script: str) -> Path:
-    """A program of this name that does something else."""
+def install_program(folder: Path, script: str, name: str = "nvidia-smi") -> Path:
+    """A program of this name that does something else, or another of the driver's."""
     folder.mkdir(exist_ok=True)
-    program = folder / "nvidia-smi"
+    program = folder / name
     program.write_text(script)
     program.chmod(0o755)
     return folder

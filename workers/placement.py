@@ -7,6 +7,9 @@ from typing import Final
 
 from workers.cpu_cores import Core, split
 
+THREAD_PERCENTAGE_VARIABLE: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+"""CUDA's own, read when a process first uses the GPU: what it may use of its multiprocessors, under NVIDIA's
+Multi-Process Service (https://docs.nvidia.com/deploy/mps/)."""
 MEMORY_NODES_VARIABLE: Final = "CPU_VISIBLE_MEMORY_NODES"
 """vLLM's own: the memory nodes whose cores its CPU build uses."""
 
@@ -27,6 +30,8 @@ class Slot:
     """The cores that it keeps to; none named: all of them."""
     lanes: str = ""
     """What it takes jobs from, as ``worker.lanes``; empty: what that says."""
+    active_thread_percentage: int = 100
+    """What it uses of its GPU's multiprocessors at most."""
 
     @property
     def visible_devices(self) -> str:
@@ -50,6 +55,8 @@ class Slot:
         if self.cores:
             # vLLM's CPU build takes its cores from the first memory node that it sees, wherever its own cores are.
             own.setdefault(MEMORY_NODES_VARIABLE, str(self.cores[0].memory_node))
+        if self.active_thread_percentage < 100:  # noqa: PLR2004 - percent
+            own[THREAD_PERCENTAGE_VARIABLE] = str(self.active_thread_percentage)
         own["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
         return own
 
@@ -115,6 +122,50 @@ def with_interactive(slots: Sequence[Slot], interactive_engines: int) -> list[Sl
             "set fewer, or worker.lanes to interactive where other machines serve the rest"
         )
     return [replace(slot, lanes="others" if place < others else "interactive") for place, slot in enumerate(slots)]
+
+
+def with_less_for_others(slots: Sequence[Slot], percentage: int) -> list[Slot]:
+    """The slots; those that share their GPU with interactive ones use at most this much of it. 100: as they are.
+
+    Raises:
+        PlacementError: no slot shares its GPU so, or the service that sees to it does not run.
+    """
+    if percentage == 100:  # noqa: PLR2004 - percent
+        return list(slots)
+    interactive = [slot for slot in slots if slot.lanes == "interactive"]
+    limited = [
+        replace(slot, active_thread_percentage=percentage)
+        if slot.lanes == "others" and any(slot.shares_gpu_with(other) for other in interactive)
+        else slot
+        for slot in slots
+    ]
+    if limited == list(slots):
+        raise PlacementError(
+            f"worker.others_active_thread_percentage {percentage}: no GPU is shared by interactive and other engines; "
+            "set worker.interactive_engines and --engines-per-gpu too, or leave it at 100"
+        )
+    if not _has_mps():
+        raise PlacementError(
+            f"worker.others_active_thread_percentage {percentage} needs NVIDIA's MPS daemon, which does not answer: "
+            "start it with 'nvidia-cuda-mps-control -d' (with the worker's CUDA_MPS_PIPE_DIRECTORY, if any), or "
+            "leave the setting at 100"
+        )
+    return limited
+
+
+def _has_mps() -> bool:
+    try:
+        asked = subprocess.run(
+            ["nvidia-cuda-mps-control"],  # noqa: S607 - wherever the driver put it
+            input="get_server_list\n",
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False  # not installed, or it hangs
+    return asked.returncode == 0
 
 
 def _devices(wanted: str, present: Sequence[str], gpus_per_engine: int) -> list[tuple[str, ...]]:

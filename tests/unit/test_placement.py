@@ -1,9 +1,20 @@
 """Which GPUs which worker process gets."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.fake_driver import install_program
 from workers.cpu_cores import Core
-from workers.placement import PlacementError, Slot, on_own_cores, place, present_gpus, with_interactive
+from workers.placement import (
+    PlacementError,
+    Slot,
+    on_own_cores,
+    place,
+    present_gpus,
+    with_interactive,
+    with_less_for_others,
+)
 
 CORES = [Core(memory_node=number // 2, package=0, physical=number, cpu=number) for number in range(4)]
 
@@ -64,6 +75,42 @@ def test_the_last_engines_may_be_for_interactive_jobs_alone() -> None:
     assert with_interactive(slots, 0) == slots
     with pytest.raises(PlacementError, match="interactive_engines 4 of 4: no engine is left"):
         with_interactive(slots, 4)
+
+
+def shared_by_two() -> list[Slot]:
+    """Two engines on GPU 0, two on GPU 1; the last one is for interactive jobs."""
+    return with_interactive(place("auto", ["0", "1"], 1, 2), 1)
+
+
+def test_who_shares_a_gpu_with_an_interactive_engine_may_use_less_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interactive one has all, and so has who is alone with its like; without the setting nothing is asked."""
+    monkeypatch.setenv("PATH", str(install_program(tmp_path, "#!/bin/sh\nread line\n", "nvidia-cuda-mps-control")))
+    slots = with_less_for_others(shared_by_two(), 60)
+    found = [slot.environment({}).get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE") for slot in slots]
+    assert [slot.gpus for slot in slots] == [("0",), ("1",), ("0",), ("1",)]
+    assert found == [None, "60", None, None]
+    monkeypatch.setenv("PATH", "")
+    assert with_less_for_others(shared_by_two(), 100) == shared_by_two()
+
+
+@pytest.mark.parametrize("script", ["", "#!/bin/sh\nexit 1\n"])
+def test_to_use_less_of_a_gpu_takes_nvidias_service(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not installed, or its daemon does not run: without it the driver would ignore the limit and say nothing."""
+    folder = install_program(tmp_path, script, "nvidia-cuda-mps-control") if script else tmp_path
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(PlacementError, match="nvidia-cuda-mps-control -d"):
+        with_less_for_others(shared_by_two(), 60)
+
+
+def test_to_use_less_of_a_gpu_takes_somebody_to_leave_it_to() -> None:
+    """Each engine has a GPU to itself, or there is no GPU: the setting would do nothing."""
+    for slots in (with_interactive(place("auto", ["0", "1"], 1), 1), with_interactive(place("none", [], 1, 2), 1)):
+        with pytest.raises(PlacementError, match="no GPU is shared"):
+            with_less_for_others(slots, 60)
 
 
 def test_an_engine_over_several_gpus_has_them_to_itself() -> None:

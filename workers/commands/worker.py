@@ -21,7 +21,14 @@ from workers.cpu_cores import usable_cores
 from workers.exit_codes import EXIT_CONFIGURATION
 from workers.logs import last_words
 from workers.output import output_of
-from workers.placement import PlacementError, on_own_cores, place, present_gpus, with_interactive
+from workers.placement import (
+    PlacementError,
+    on_own_cores,
+    place,
+    present_gpus,
+    with_interactive,
+    with_less_for_others,
+)
 from workers.supervisor import RestartPolicy, Supervisor, worker_command
 
 _PARALLEL_OPTIONS: Final = ("tensor_parallel_size", "pipeline_parallel_size")
@@ -101,10 +108,12 @@ def supervise(given: Given, engines: int) -> int:
     """
     settings = given.settings.worker
     slots = place(settings.gpus, given.present_gpus, given.gpus_per_engine, engines)
+    slots = with_interactive(slots, settings.interactive_engines)
+    slots = with_less_for_others(slots, settings.others_active_thread_percentage)
     with tempfile.TemporaryDirectory(prefix="fleet-") as run_folder:
         return Supervisor(
             command=worker_command(given.arguments),
-            slots=on_own_cores(with_interactive(slots, settings.interactive_engines), usable_cores()),
+            slots=on_own_cores(slots, usable_cores()),
             policy=RestartPolicy(
                 settings.restart_backoff_initial_seconds,
                 settings.restart_backoff_max_seconds,

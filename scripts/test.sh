@@ -2,13 +2,14 @@
 # Tests in pytest sessions side by side: every test but the slow ones; with "slow" those; with "all" both. Other
 # arguments: one session with them.
 #
-# Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session. Names on
-# one line below run one after the other: more of them side by side only wait for each other's cores.
+# Engine starts and waiting fill most of the time. Tests of one engine share it, so they stay in one session. More
+# sessions than SIDE_BY_SIDE at a time only wait for each other's cores.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 [ $# -eq 0 ] || [ "$1" = slow ] || [ "$1" = all ] || exec .venv/bin/pytest "$@"
 
 logs=$(mktemp -d) && trap 'rm -rf "$logs"' EXIT
+SIDE_BY_SIDE=${SIDE_BY_SIDE:-4}
 quick='not vllm and not slow'
 http=(tests/integration/test_gateway*.py)
 apps=(tests/integration/test_{webhook*,examples,ui_browser}.py)
@@ -30,27 +31,28 @@ arguments_of() { # session: what pytest is given, one to a line
     suite) printf '%s\n' -m slow tests --ignore=$leases ;;
   esac
 }
-run() { # sessions, one after the other
-  local name status=0
-  for name in "$@"; do
-    mapfile -t arguments < <(arguments_of "$name")
-    .venv/bin/pytest -q -p no:cacheprovider "${arguments[@]}" >"$logs/$name" 2>&1 || status=1
-  done
-  return $status
+run() { # session
+  mapfile -t arguments < <(arguments_of "$1")
+  .venv/bin/pytest -q -p no:cacheprovider "${arguments[@]}" >"$logs/$1" 2>&1
 }
+# The longest first: the short ones fill what the others leave.
+sessions=(simulated http vllm-fleet operators apps units engines)
 case ${1:-} in
-  slow) lanes=(workers suite) ;;
-  all) lanes=('suite engines' 'http operators' 'vllm-fleet apps workers' 'simulated units') ;;
-  *) lanes=(engines 'units apps' vllm-fleet http operators simulated) ;;
+  slow) sessions=(suite workers) ;;
+  all) sessions=(suite simulated http vllm-fleet operators apps units workers engines) ;;
 esac
-for lane in "${lanes[@]}"; do
-  # shellcheck disable=SC2086
-  run $lane &
-done
 
 status=0
-for lane in "${lanes[@]}"; do
-  wait -n || status=1
+pids=()
+for session in "${sessions[@]}"; do
+  while [ "$(jobs -pr | wc -l)" -ge "$SIDE_BY_SIDE" ]; do
+    wait -n || true # who failed is asked below
+  done
+  run "$session" &
+  pids+=($!)
+done
+for pid in "${pids[@]}"; do
+  wait "$pid" || status=1
 done
 for log in "$logs"/*; do
   echo "== $(basename "$log")"

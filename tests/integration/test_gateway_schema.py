@@ -15,7 +15,7 @@ from tests.gateways import running_gateway
 from tests.running import simulated
 
 LEAST_CASES = 5_000
-EXAMPLES_EACH = 250
+EXAMPLES_EACH = 75
 SEED = 20261126
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,7 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 60.0, what: str = "the condition") -> None:
+def eventually(condition: Callable[[], object], *, seconds: float = 120.0, what: str = "the condition") -> None:
     """Wait until ``condition()`` is true; fail with ``what`` when it is not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

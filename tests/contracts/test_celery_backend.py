@@ -78,7 +78,7 @@ def test_a_stored_result_is_what_celery_reads(app: Celery) -> None:
     with app.backend.grouped():
         app.backend.store_result("j", {"text": "x"}, "SUCCESS")
         app.backend.flush()
-    assert app.AsyncResult("j").get(timeout=5) == {"text": "x"}
+    assert app.AsyncResult("j").get(timeout=30) == {"text": "x"}
 
 
 def test_a_stored_result_has_all_that_the_stock_backends_has(app: Celery, held: HeldQueue, redis_url: str) -> None:

@@ -82,7 +82,7 @@ def test_jobs_that_the_replica_knew_are_answered_once_though_the_primary_dies(tm
         assert {result.attempt for result in results} == {1}
         eventually(lambda: leftovers(servers.replica.url) == [], what="nothing is left over")
         assert fleet.metric("fleet_requests_total") == len(results)
-        assert app.control.inspect(timeout=5).stats()
+        assert app.control.inspect(timeout=30, limit=1).stats()
         assert [process.pid for process in fleet.worker_processes()] == [worker.pid]
 
 

@@ -50,9 +50,9 @@ def test_a_late_result_is_not_delivered_to_another_caller(
         for number, job in jobs.items():
             if number in cancelled:
                 with pytest.raises(InferenceFailed, match="cancelled"):
-                    producer.result(job, timeout_seconds=30)
+                    producer.result(job, timeout_seconds=60)
                 continue
-            answered = producer.result(job, timeout_seconds=30)
+            answered = producer.result(job, timeout_seconds=60)
             assert answered.id == job.job_id
             assert answered.metadata == {"number": str(number)}
             assert answered.usage.completion_tokens == 10 + 7 * (number % 9)
@@ -69,7 +69,7 @@ def test_a_job_that_expired_in_the_queue_is_answered(redis_url: str, client: "re
         eventually(lambda: datetime.now(UTC) > deadline, what="the deadline passed")
         with fleet_at(redis_url, tmp_path) as fleet:
             with pytest.raises(InferenceFailed) as failed:
-                producer.result(job, timeout_seconds=30)
+                producer.result(job, timeout_seconds=60)
             assert failed.value.code is FailureCode.EXPIRED
             with fleet.celery() as app:
                 past = datetime.now(UTC) - timedelta(seconds=5)
@@ -115,7 +115,7 @@ def test_an_engine_never_sees_one_request_id_twice(redis_url: str, client: "redi
         client.lpush(lane_of_step("sim", 3), message, message)
         with fleet_at(redis_url, tmp_path) as fleet:
             eventually(lambda: fleet.metric("fleet_active_jobs") == 3, what="three attempts run")
-            assert producer.result(job, timeout_seconds=30).usage.completion_tokens == 200
+            assert producer.result(job, timeout_seconds=60).usage.completion_tokens == 200
             eventually(lambda: nothing_is_left(client), what="nothing is left")
             assert fleet.metric("fleet_requests_total", status="succeeded") == 3
             assert "Traceback" not in fleet.log.read_text()

@@ -35,7 +35,7 @@ def send(app: Celery, fleet: RunningFleet, sampling: dict[str, Any], **options: 
 
 def active(app: Celery) -> dict[str, Any]:
     """Jobs that run now, by id, as ``celery inspect active`` shows them."""
-    replies = app.control.inspect(timeout=10, limit=1).active() or {}
+    replies = app.control.inspect(timeout=30, limit=1).active() or {}
     return {job["id"]: job for jobs in replies.values() for job in jobs}
 
 
@@ -113,7 +113,7 @@ def test_inspect_shows_active_jobs_and_pool_statistics(fleet: RunningFleet, app:
     job = seen[sent.id]
     assert job["name"] == "fleet.generate"
     assert job["time_start"] is not None
-    stats = next(iter(app.control.inspect(timeout=10, limit=1).stats().values()))
+    stats = next(iter(app.control.inspect(timeout=30, limit=1).stats().values()))
     assert stats["pool"]["running"] >= 1
     assert stats["pool"]["max-concurrency"] >= 64
     app.control.revoke(sent.id, terminate=True)

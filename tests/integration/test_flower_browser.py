@@ -78,7 +78,7 @@ def test_jobs_of_each_state_are_seen(
             browser.eventually(lambda: "Status" in browser.text, "the job's page")
             assert state == "RETRY" or state in browser.text
             assert PROMPT not in str(browser.script("return document.documentElement.outerHTML"))
-        answer = producer.result(next(job for job, state in jobs.items() if state == "SUCCESS"), timeout_seconds=30)
+        answer = producer.result(next(job for job, state in jobs.items() if state == "SUCCESS"), timeout_seconds=60)
         browser.open(f"{flower.address}/task/{answer.id}")
         assert "tokens" in browser.text
         assert answer.text[:12] not in browser.text

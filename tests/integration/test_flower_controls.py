@@ -80,7 +80,7 @@ def test_what_an_engine_cannot_do_is_refused(flower: RunningFlower, fleet: Runni
         status, text = flower.ask(f"/api/task/{path}/{GENERATE}", {})
         assert (status, reason in text) == (403, True), (path, text)
     job = producer.submit(model="sim", prompt="x", sampling={"max_tokens": 3})
-    assert producer.result(job, timeout_seconds=30).usage.completion_tokens == 3
+    assert producer.result(job, timeout_seconds=60).usage.completion_tokens == 3
     assert [process.pid for process in fleet.worker_processes()] == [before]
     assert "Traceback" not in fleet.log.read_text()
 
@@ -91,10 +91,10 @@ def test_limits_are_set_and_taken_away(flower: RunningFlower, producer: Producer
     assert limit(flower, "timeout", soft=0.3, hard=5)[0] == 200
     stopped = producer.submit(model="sim", prompt="x", sampling=long)
     with pytest.raises(InferenceFailed, match="time limit"):
-        producer.result(stopped, timeout_seconds=30)
+        producer.result(stopped, timeout_seconds=60)
     assert limit(flower, "timeout")[0] == 200
     ended = producer.submit(model="sim", prompt="x", sampling=long)
-    assert producer.result(ended, timeout_seconds=30).usage.completion_tokens == 300
+    assert producer.result(ended, timeout_seconds=60).usage.completion_tokens == 300
     assert limit(flower, "rate-limit", ratelimit="2/s")[0] == 200
     started_at = time.monotonic()
     jobs = [producer.submit(model="sim", prompt="x", sampling={"max_tokens": 1}) for _ in range(5)]
@@ -114,7 +114,7 @@ def test_a_queue_is_paused_and_taken_up_again(flower: RunningFlower, fleet: Runn
     with pytest.raises(ResultNotReady):
         producer.result(job, timeout_seconds=1)
     assert press(flower, "queue/add-consumer", queue="fleet.sim") == (200, "add consumer fleet.sim")
-    assert producer.result(job, timeout_seconds=30).usage.completion_tokens == 3
+    assert producer.result(job, timeout_seconds=60).usage.completion_tokens == 3
 
 
 def test_jobs_are_revoked(flower: RunningFlower, fleet: RunningFleet, producer: Producer) -> None:
@@ -123,7 +123,7 @@ def test_jobs_are_revoked(flower: RunningFlower, fleet: RunningFleet, producer: 
     eventually(lambda: flower.state(job.job_id) == "STARTED", what="it runs")
     assert flower.ask(f"/api/task/revoke/{job.job_id}", {"terminate": "true"})[0] == 200
     with pytest.raises(InferenceFailed, match="cancelled"):
-        producer.result(job, timeout_seconds=30)
+        producer.result(job, timeout_seconds=60)
     eventually(lambda: fleet.metric("fleet_active_jobs") == 0, what="no active job")
     eventually(lambda: flower.state(job.job_id) == "REVOKED", what="Flower knows")
 
@@ -136,7 +136,7 @@ def test_a_worker_that_is_shut_down_ends_its_jobs_and_comes_back(
     job = producer.submit(model="sim", prompt="x", sampling={"max_tokens": 150, "ignore_eos": True})
     eventually(lambda: flower.state(job.job_id) == "STARTED", what="it runs")
     assert press(flower, "shutdown") == (200, "Shutting down!")
-    assert producer.result(job, timeout_seconds=30).attempt == 1
+    assert producer.result(job, timeout_seconds=60).attempt == 1
     after = producer.submit(model="sim", prompt="x", sampling={"max_tokens": 3})
     assert producer.result(after, timeout_seconds=60).usage.completion_tokens == 3
     assert [process.pid for process in fleet.worker_processes()] != [before]

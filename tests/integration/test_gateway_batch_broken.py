@@ -41,7 +41,7 @@ async def client(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(AsyncProducer, "submit_many", breaking)
     with Producer(redis_url) as producer:
         producer.declare_model("m")
-    app = create_app(redis_url, require_keys=False, request_timeout_seconds=30, conversation_terms=ConversationTerms())
+    app = create_app(redis_url, require_keys=False, request_timeout_seconds=60, conversation_terms=ConversationTerms())
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -219,7 +219,7 @@ def test_its_repeat_with_the_same_key_gives_the_whole_second_answer(client: Open
     assert chunks[-1].choices[0].finish_reason == "length"
     [answered] = {chunk.id.removeprefix("chatcmpl-") for chunk in chunks}
     with fleet.producer() as producer:
-        whole = producer.result(answered, timeout_seconds=30)
+        whole = producer.result(answered, timeout_seconds=60)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].text
     assert whole.usage.completion_tokens == 400
 

@@ -27,7 +27,7 @@ def test_a_prompt_is_answered_with_its_text(client: httpx.Client, fleet: Running
     job = producer.submit(
         model=fleet.served, prompt="Once upon a time", sampling={"max_tokens": 12, "temperature": 0, "top_p": 1}
     )
-    choice = producer.result(job, timeout_seconds=30).choices[0]
+    choice = producer.result(job, timeout_seconds=60).choices[0]
     assert said == {
         "id": said["id"],
         "model": fleet.served,

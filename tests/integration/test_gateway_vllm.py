@@ -296,4 +296,4 @@ def test_when_the_worker_dies_the_stream_goes_on(client: OpenAI, fleet: RunningF
             text += chunk.choices[0].delta.content or ""
             job_id = chunk.id.removeprefix("chatcmpl-")
         assert text == whole.choices[0].message.content
-        assert producer.result(job_id, timeout_seconds=30).attempt == 2
+        assert producer.result(job_id, timeout_seconds=60).attempt == 2

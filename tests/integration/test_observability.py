@@ -103,7 +103,7 @@ def test_flower_shows_every_job_with_its_true_runtime(simulated_fleet: RunningFl
         )
         eventually(lambda: task(slow.job_id).get("state") == "STARTED", what="STARTED in Flower")
         assert task(slow.job_id)["sent"] is not None
-        producer.result(slow, timeout_seconds=30)
+        producer.result(slow, timeout_seconds=60)
         failing = producer.submit(model="sim", prompt="x", metadata={"simulate": "fails"})
         eventually(lambda: task(slow.job_id).get("state") == "SUCCESS", what="SUCCESS in Flower")
         eventually(lambda: task(failing.job_id).get("state") == "FAILURE", what="FAILURE in Flower")

@@ -40,7 +40,7 @@ def test_a_worker_is_known_from_its_start_to_its_end(redis_url: str, tmp_path: P
             assert fleet.process is not None
             fleet.process.send_signal(signal.SIGTERM)
             eventually(lambda: phase(producer) is Phase.DRAINING, what="it says that it drains")
-            assert producer.result(job, timeout_seconds=30).usage.completion_tokens == 500
+            assert producer.result(job, timeout_seconds=60).usage.completion_tokens == 500
         finally:
             fleet.stop()
         assert producer.workers() == []

@@ -77,7 +77,7 @@ def test_celery_reads_it_as_a_revoked_task(redis_url: str, producer: Producer) -
         result = app.AsyncResult(submission.job_id)
         assert result.state == "REVOKED"
         with pytest.raises(TaskRevokedError, match="cancelled"):
-            result.get(timeout=5)
+            result.get(timeout=30)
         result.forget()
         app.backend.result_consumer.stop()
         app.backend.client.connection_pool.disconnect()

@@ -80,7 +80,7 @@ def test_a_running_fleet_says_why_a_job_waits(redis_url: str, tmp_path: Path) ->
     ):
         eventually(lambda: any(worker.is_ready for worker in producer.workers()), what="the worker is known")
         for job in submitted(producer, 4, sampling={"max_tokens": 2, "ignore_eos": True}):
-            producer.result(job, timeout_seconds=30)
+            producer.result(job, timeout_seconds=60)
         producer.set_tenant("held", max_running_jobs=1)
         held = submitted(producer, 2, tenant="held", sampling=LONG)
         eventually(lambda: fleet.metric("fleet_active_jobs") == 1, what="one of the tenant runs")

@@ -158,7 +158,7 @@ def test_many_threads_wait_for_one_job(producer: Producer, results: Results) -> 
 
     def wait() -> str:
         ready.wait()
-        return producer.result(submission, timeout_seconds=30).id
+        return producer.result(submission, timeout_seconds=60).id
 
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(wait) for _ in range(8)]

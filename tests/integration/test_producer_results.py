@@ -152,7 +152,7 @@ async def test_the_asyncio_producer_waits_for_many_too(redis_url: str, producer:
         with redis.Redis.from_url(redis_url) as client:
             answer(client, submissions[-1:])
 
-        assert len(await _drained(waiting.results(submissions, timeout_seconds=30))) == 1_200
+        assert len(await _drained(waiting.results(submissions, timeout_seconds=60))) == 1_200
 
 
 async def _drained(outcomes: AsyncIterator[JobOutcome]) -> Sequence[JobOutcome]:

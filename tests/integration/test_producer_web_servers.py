@@ -40,7 +40,7 @@ def ask_and_read(producer: Producer, redis_url: str) -> list[tuple[str, str]]:
     for number in range(JOBS):
         job = producer.submit(model="m", prompt=f"page {number}")
         answer(redis_url, job.job_id)
-        ids.append((job.job_id, producer.result(job, timeout_seconds=30).id))
+        ids.append((job.job_id, producer.result(job, timeout_seconds=60).id))
     return ids
 
 
@@ -84,7 +84,7 @@ def test_more_threads_wait_than_a_pool_of_the_client_library_holds(producer: Pro
         for job in (*jobs, last):
             answer(redis_url, job.job_id)
         assert [result.result(60).id for result in waiting] == [job.job_id for job in jobs]
-        assert producer.result(last, timeout_seconds=30).id == last.job_id
+        assert producer.result(last, timeout_seconds=60).id == last.job_id
 
 
 async def test_a_reader_that_anyio_cancels_leaves_nothing_behind(redis_url: str) -> None:

@@ -67,7 +67,7 @@ def test_an_interactive_job_is_answered_while_batch_jobs_hold_every_other_slot(
     eventually(lambda: len(running(producer, batch)) > SLOTS, what="all of the batch's slots are taken")
     for _ in range(3):
         answer = producer.submit(model="sim", prompt="now", priority="interactive", sampling={"max_tokens": 2})
-        assert producer.result(answer, timeout_seconds=30).text
+        assert producer.result(answer, timeout_seconds=60).text
     first = running(producer, batch)
     for job in first:
         producer.cancel(job)
@@ -93,12 +93,12 @@ def test_an_engine_of_their_own_answers_interactive_jobs(redis_url: str, tmp_pat
         eventually(lambda: len(running(producer, batch)) >= SLOTS, what="all of the batch's slots are taken")
         assert {producer.status(job).worker for job in running(producer, batch)} == {names["others"]}
         urgent = submitted(producer, 3 * SLOTS, priority="interactive", tenant="a", sampling={"max_tokens": 2})
-        answers = [producer.result(job, timeout_seconds=30) for job in urgent]
+        answers = [producer.result(job, timeout_seconds=60) for job in urgent]
         assert {answer.worker for answer in answers} == {names["interactive"]}
         for job in batch:
             producer.cancel(job)
         normal = submitted(producer, 3, sampling={"max_tokens": 2})
-        assert {producer.result(job, timeout_seconds=30).worker for job in normal} == {names["others"]}
+        assert {producer.result(job, timeout_seconds=60).worker for job in normal} == {names["others"]}
 
 
 def test_a_background_job_is_answered_under_endless_interactive_load(
@@ -161,4 +161,4 @@ def test_a_worker_leaves_jobs_that_its_memory_has_no_room_for_to_its_neighbour(
     assert producer.status(small).state is JobState.QUEUED
     for job in large:
         producer.cancel(job)
-    assert producer.result(small, timeout_seconds=30).text
+    assert producer.result(small, timeout_seconds=60).text

@@ -219,9 +219,9 @@ async def test_whoever_begins_late_hears_the_last_attempt_alone(redis_url: str) 
         job = producer.submit(model="m", prompt="x", stream=True)
         for entry in [*entries(*["void "] * (MOST_ENTRIES * 2 - 1)), RESTARTED, *entries("first")]:
             server.xadd(keys.stream(job.job_id), {FIELD: entry})
-        told = next(iter(producer.stream(job, timeout_seconds=30)))
+        told = next(iter(producer.stream(job, timeout_seconds=60)))
         async with AsyncProducer(redis_url) as other:
-            stream = other.stream(job, timeout_seconds=30)
+            stream = other.stream(job, timeout_seconds=60)
             assert told == await anext(stream)
             await stream.aclose()
     assert isinstance(told, StreamDelta)

@@ -187,7 +187,7 @@ def test_a_jobs_timeline_is_shown_and_a_job_is_cancelled(browser: Browser, stage
         done = producer.submit(
             model="sim", prompt=NASTY, tenant="acme", sampling={"max_tokens": 12, "ignore_eos": True}
         )
-        text = producer.result(done, timeout_seconds=30).text
+        text = producer.result(done, timeout_seconds=60).text
         browser.press("Jobs")
         browser.labelled("Open a job").send_keys(done.job_id, Keys.ENTER)
         browser.eventually(lambda: browser.heading == "Job", "the job's page")
@@ -361,7 +361,7 @@ return found;
 def check_findings(browser: Browser, expected: list[str]) -> None:
     """What is wrong with the page, once the scheme that was asked for has reached it, which takes a moment."""
     with suppress(pytest.fail.Exception):
-        eventually(lambda: browser.script(FINDINGS) == expected, seconds=10)
+        eventually(lambda: browser.script(FINDINGS) == expected)
     assert browser.script(FINDINGS) == expected
 
 
@@ -374,7 +374,7 @@ def test_pages_are_accessible(browser: Browser, stage: Stage, scheme: str, width
         producer.submit(model="shown", prompt="x")
         letter = Undertaker(server, "shown").poison()
         job = producer.submit(model="sim", prompt="x", sampling={"max_tokens": 5})
-        producer.result(job, timeout_seconds=30)
+        producer.result(job, timeout_seconds=60)
         cdp = browser.chrome.execute_cdp_cmd
         cdp("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}

@@ -235,7 +235,7 @@ def test_a_late_job_among_many_that_wait_is_found_in_time(outbox: Outbox) -> Non
     for place in (count - 1, count - 100, count // 2):
         outbox.answer(ids[place])
         outbox.look()
-        eventually(lambda: outbox.look().is_due, seconds=10, what="the late one is found")
+        eventually(lambda: outbox.look().is_due, what="the late one is found")
         [event] = outbox.claim()
         assert event.job_id == ids[place]
         outbox.settle(event, Verdict.TOLD)
@@ -247,7 +247,7 @@ def test_a_sweep_goes_on_after_the_clock_was_set_back(outbox: Outbox) -> None:
     ids += outbox_of_many(outbox, 200)
     outbox.client.hset("fleet:webhooks:places", "swept_at", "99999999999.0")
     outbox.answer(ids[100])
-    eventually(lambda: outbox.look(1).is_due, seconds=10, what="it is found")
+    eventually(lambda: outbox.look(1).is_due, what="it is found")
 
 
 def test_an_attempt_that_is_killed_is_made_by_another(outbox: Outbox) -> None:

@@ -56,7 +56,7 @@ def test_a_worker_that_is_killed_is_started_again(redis_url: str, tmp_path: Path
         )
         fleet.wait_until_ready()
         job = producer.submit(model="sim", prompt="after", sampling={"max_tokens": 3, "ignore_eos": True})
-        assert producer.result(job, timeout_seconds=30).usage.completion_tokens == 3
+        assert producer.result(job, timeout_seconds=60).usage.completion_tokens == 3
 
 
 def test_a_dead_engine_ends_the_worker_and_its_jobs_are_done_by_the_next(redis_url: str, tmp_path: Path) -> None:

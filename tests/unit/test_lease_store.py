@@ -299,7 +299,7 @@ def test_leases_are_by_the_servers_clock(queue: LeaseQueue) -> None:
     queue.push(b"a")
     store = queue.with_policy(LeasePolicy(lease_seconds=0.001)).store()
     [tag] = tags(store.claim(1, held=0).messages)
-    eventually(lambda: store.reap() == [tag], seconds=5, what="the lease is over")
+    eventually(lambda: store.reap() == [tag], what="the lease is over")
 
 
 def test_history_is_plain_json(queue: LeaseQueue) -> None:

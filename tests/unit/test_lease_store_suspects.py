@@ -139,7 +139,7 @@ def test_the_right_to_run_suspects_ends_with_its_holder(queue: LeaseQueue, lease
     make_suspects(queue, b"suspect")
     queue = queue.with_policy(LeasePolicy(lease_seconds=lease_seconds))
     assert queue.store("one").claim(1, held=1).is_isolating
-    eventually(lambda: queue.store("two").claim(1, held=0).messages, seconds=5, what="another has the suspect")
+    eventually(lambda: queue.store("two").claim(1, held=0).messages, what="another has the suspect")
     assert queue.waiting_apart() == []
 
 

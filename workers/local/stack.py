@@ -77,10 +77,10 @@ class LocalStack:
 
     def _start(self) -> None:
         ports: dict[str, Any] = {
-            "metrics.port": free_port(self.settings.metrics.port),
-            "flower.port": free_port(self.settings.flower.port),
-            "gateway.port": free_port(self.settings.gateway.port),
-            "exporter.port": free_port(self.settings.exporter.port),
+            "metrics.port": self._port("metrics.port", self.settings.metrics.port),
+            "flower.port": self._port("flower.port", self.settings.flower.port),
+            "gateway.port": self._port("gateway.port", self.settings.gateway.port),
+            "exporter.port": self._port("exporter.port", self.settings.exporter.port),
         }
         if self._loaded.origins["redis.url"] == DEFAULT_ORIGIN:
             most = self.settings.redis.max_memory_bytes
@@ -108,6 +108,17 @@ class LocalStack:
         self._run(exporter_command(), "exporter.log", exporter_environment(self.settings), EXPORTER_STOP_SECONDS)
         stop_seconds = self.settings.gateway.shutdown_timeout_seconds + GATEWAY_STOP_SECONDS
         self._run(gateway_command(self.settings), "gateway.log", gateway_environment(self.settings), stop_seconds)
+
+    def _port(self, name: str, wanted: int) -> int:
+        """The port, or a free one where nobody asked for this one in particular."""
+        port = free_port(wanted)
+        origin = self._loaded.origins[name]
+        if port == wanted or origin == DEFAULT_ORIGIN:
+            return port
+        raise StackFailed(
+            f"{name} is {wanted} ({origin}), and somebody listens there already: name another, or none, and a free "
+            "one is taken"
+        )
 
     def _prepare_flower(self) -> None:
         try:

@@ -168,8 +168,8 @@ def page_of(url: str) -> tuple[int, str]:
 
 
 def slow_fleet(redis_url: str, folder: Path) -> RunningFleet:
-    """One that answers at 100 tokens a second, so that there is time to kill its worker, and misses it soon."""
-    fleet = simulated(redis_url, folder, seconds_per_token=0.01, max_num_seqs=8)
+    """One that answers at 100 tokens a second, for minutes where that is asked for; a killed worker is missed soon."""
+    fleet = simulated(redis_url, folder, seconds_per_token=0.01, max_num_seqs=8, max_model_len=20_000)
     fleet.options = dict(fleet.options) | {"worker.lease_seconds": 2.0}
     return fleet
 

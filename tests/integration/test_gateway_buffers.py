@@ -101,15 +101,19 @@ def test_a_body_without_a_length_counts_as_it_comes(address: str) -> None:
             kind, length = "Content-Type: application/json", f"Content-Length: {BODY_BYTES}"
             connection.sendall(f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n{length}\r\n\r\n".encode())
         eventually(
-            lambda: httpx.post(f"{address}/v1/jobs", content=b"x" * BODY_BYTES, headers=JSON).status_code == 503,
+            lambda: (
+                httpx.post(f"{address}/v1/jobs", content=b"x" * BODY_BYTES, headers=JSON, timeout=60).status_code == 503
+            ),
             what="all of it is taken",
         )
         reply = httpx.post(f"{address}/v1/jobs", content=pieces(), headers=JSON, timeout=60)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "overloaded")
-        bulk = httpx.post(f"{address}/v1/jobs/bulk", content=b"{}", headers={"Content-Type": "application/x-ndjson"})
+        bulk = httpx.post(
+            f"{address}/v1/jobs/bulk", content=b"{}", headers={"Content-Type": "application/x-ndjson"}, timeout=60
+        )
         assert bulk.json()["error"]["code"] == "overloaded"
     eventually(
-        lambda: httpx.post(f"{address}/v1/jobs", content=b"x" * 8 * MIB, headers=JSON).status_code == 400,
+        lambda: httpx.post(f"{address}/v1/jobs", content=b"x" * 8 * MIB, headers=JSON, timeout=60).status_code == 400,
         what="there is room again",
     )
 

@@ -88,7 +88,7 @@ def test_every_answer_has_a_request_id(redis_url: str, producer: Producer, tmp_p
     producer.create_key("acme")
     with (
         running_gateway(redis_url, tmp_path, "--require-keys", "--cors-origin", ORIGIN) as address,
-        httpx.Client(base_url=address) as client,
+        httpx.Client(base_url=address, timeout=60) as client,
     ):
         preflight = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
         for answer in (
@@ -118,7 +118,7 @@ def test_the_log_has_a_line_for_each_request_and_nothing_secret(redis_url: str, 
                 assert client.get("/v1/models", params={"after": PROMPT}).status_code == 200
                 assert client.get("/v1/jobs/a%0Ab").status_code == 404
                 assert client.post("/v1/jobs", json={"prompt": PROMPT}).status_code == 400
-            assert httpx.get(f"{address}/v1/models").status_code == 401
+            assert httpx.get(f"{address}/v1/models", timeout=60).status_code == 401
     text = (tmp_path / "gateway.log").read_text()
     known = f"action=request_answered request_id=r1 key_id={key.key_id} tenant=Acme%20%26%20Co%0A2026%20forged"
     assert re.search(rf"INFO POST /v1/chat/completions 200 \d+\.\d{{3}}s {known} job_id={job_id}\n", text)
@@ -142,7 +142,10 @@ def test_the_gateway_speaks_tls(redis_url: str, producer: Producer, tmp_path: Pa
     tls = ("--tls-certificate", str(files[0]), "--tls-key", str(files[1]))
     with running_gateway(redis_url, tmp_path, *tls, tls=trusting) as address:
         with OpenAI(
-            base_url=f"{address}/v1", api_key="none", http_client=httpx.Client(verify=trusting), max_retries=0
+            base_url=f"{address}/v1",
+            api_key="none",
+            http_client=httpx.Client(verify=trusting, timeout=60),
+            max_retries=0,
         ) as client:
             assert [model.id for model in client.models.list()] == list(producer.models())
         with (
@@ -151,7 +154,7 @@ def test_the_gateway_speaks_tls(redis_url: str, producer: Producer, tmp_path: Pa
         ):
             stranger.models.list()
         with pytest.raises(httpx.RemoteProtocolError):
-            httpx.get(f"{address}/health".replace("https", "http"))
+            httpx.get(f"{address}/health".replace("https", "http"), timeout=60)
     other = tmp_path / "other.pem"
     other.write_bytes(authority.issue_cert("127.0.0.1").private_key_pem.bytes())
     assert "the key is the certificate's own" in refusal("--tls-certificate", str(files[0]), "--tls-key", str(other))
@@ -165,7 +168,7 @@ def test_beyond_this_machine_without_tls_is_warned_about_once(
     """It is allowed: a proxy in front may have it."""
     producer.create_key("acme")
     with running_gateway(redis_url, tmp_path, "--require-keys", "--host", "0.0.0.0") as address:  # noqa: S104
-        assert httpx.get(f"{address}/health").status_code == 200
+        assert httpx.get(f"{address}/health", timeout=60).status_code == 200
     assert (tmp_path / "gateway.log").read_text().count("without TLS: keys and prompts can be read") == 1
 
 
@@ -181,7 +184,7 @@ def test_web_pages_of_the_named_origins_may_call(redis_url: str, producer: Produ
             assert set(allowed.headers["access-control-allow-headers"].split(",")) >= OPENAI_JS_HEADERS
         strange = httpx.options(f"{address}/v1/models", headers=asks | {"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in strange.headers
-        refused = httpx.get(f"{address}/v1/models", headers={"Origin": ORIGIN})
+        refused = httpx.get(f"{address}/v1/models", headers={"Origin": ORIGIN}, timeout=60)
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, ORIGIN)
         exposed = set(refused.headers["access-control-expose-headers"].split(", "))
         assert exposed == {"Location", "Retry-After", "X-Request-Id", "x-should-retry", *RATE_LIMIT_HEADERS}
@@ -193,7 +196,7 @@ def test_without_origins_no_web_page_may_call(redis_url: str, producer: Producer
     """The default."""
     assert producer.models()
     with running_gateway(redis_url, tmp_path) as address:
-        answer = httpx.get(f"{address}/v1/models", headers={"Origin": ORIGIN})
+        answer = httpx.get(f"{address}/v1/models", headers={"Origin": ORIGIN}, timeout=60)
         asked = httpx.options(
             f"{address}/v1/models", headers={"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
         )
@@ -218,7 +221,7 @@ def test_a_request_that_does_not_come_to_its_end_is_given_up(
         half.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: ")
         late.sendall(head)
         again.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HT")
-        assert httpx.post(f"{address}/v1/jobs", json=WAITING).status_code == 202
+        assert httpx.post(f"{address}/v1/jobs", json=WAITING, timeout=60).status_code == 202
         answer = heard(late)
         assert answer.startswith("HTTP/1.1 408 ")
         assert "connection: close" in answer.lower()

@@ -177,7 +177,7 @@ def test_who_stops_waiting_for_a_result_gives_up_its_place(redis_url: str, tmp_p
         job = producer.submit(model="m", prompt="x").job_id
     with (
         running_gateway(redis_url, tmp_path, "--max-concurrent-requests", "1") as address,
-        httpx.Client(base_url=address) as client,
+        httpx.Client(base_url=address, timeout=60) as client,
     ):
         with pytest.raises(httpx.ReadTimeout):
             client.get(f"/v1/jobs/{job}/result", params={"wait": 300}, timeout=httpx.Timeout(30, read=1))

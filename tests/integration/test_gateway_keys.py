@@ -62,7 +62,7 @@ def door(own_redis_url: str, own_folder: Path) -> Iterator[Door]:
 )
 def test_who_has_no_key_is_let_in_nowhere(door: Door, authorization: dict[str, str], code: str) -> None:
     """Whatever the route and whatever the body; only that the gateway lives is told to everybody."""
-    with httpx.Client(base_url=door.address, headers=authorization) as client:
+    with httpx.Client(base_url=door.address, headers=authorization, timeout=60) as client:
         asked = [
             client.post("/v1/chat/completions", json=CHAT),
             client.post("/v1/completions", json={"model": "sim", "prompt": "x"}),
@@ -178,7 +178,7 @@ def test_without_keys_no_page_of_another_name_is_answered(redis_url: str, tmp_pa
     """DNS rebinding: a page's own name leads to this machine, and its browser says that name in ``Host``."""
     with Producer(redis_url) as producer:
         producer.declare_model("sim")
-    with running_gateway(redis_url, tmp_path) as address, httpx.Client(base_url=address) as client:
+    with running_gateway(redis_url, tmp_path) as address, httpx.Client(base_url=address, timeout=60) as client:
         port = client.base_url.port
         for host in (f"localhost:{port}", "LOCALHOST", f"127.0.0.1:{port}", "127.8.9.1", f"[::1]:{port}", "[::1]"):
             assert client.get("/v1/models", headers={"Host": host}).status_code == 200, host
@@ -203,8 +203,8 @@ def test_no_form_of_another_page_is_read_as_json(redis_url: str, tmp_path: Path)
         producer.declare_model("sim")
         for path, fields in bodies.items():
             for headers in ({}, *({"Content-Type": kind} for kind in forms)):
-                refused = httpx.post(f"{address}{path}", content=orjson.dumps(fields), headers=headers)
+                refused = httpx.post(f"{address}{path}", content=orjson.dumps(fields), headers=headers, timeout=60)
                 assert refused.status_code == 400, (path, headers, refused.text)
                 wanted = "send the body as JSON, with Content-Type: application/json"
                 assert refused.json()["error"]["message"] == wanted
-        assert not httpx.get(f"{address}/v1/jobs").json()["data"]
+        assert not httpx.get(f"{address}/v1/jobs", timeout=60).json()["data"]

@@ -97,12 +97,15 @@ def test_model_info_tells_what_workers_say(client: httpx.Client, fleet: RunningF
 def test_several_models_have_to_be_named(redis_url: str, tmp_path: Path) -> None:
     """Where the fleet knows more than one; the refusal says which there are."""
     with running_gateway(redis_url, tmp_path) as address, Producer(redis_url) as producer:
-        assert httpx.post(f"{address}/generate", json={"prompt": "x"}).status_code == 404
+        assert httpx.post(f"{address}/generate", json={"prompt": "x"}, timeout=60).status_code == 404
         producer.declare_model("one")
         producer.declare_model("two")
         producer.set_alias("another", "two")
-        assert httpx.get(f"{address}/model_info", params={"model": "another"}).json()["model"] == "two"
-        for refused in (httpx.post(f"{address}/generate", json={"prompt": "x"}), httpx.get(f"{address}/model_info")):
+        assert httpx.get(f"{address}/model_info", params={"model": "another"}, timeout=60).json()["model"] == "two"
+        for refused in (
+            httpx.post(f"{address}/generate", json={"prompt": "x"}, timeout=60),
+            httpx.get(f"{address}/model_info", timeout=60),
+        ):
             assert refused.status_code == 400
             assert refused.json()["error"]["message"] == "name a model, one of: one, two"
 
@@ -110,22 +113,22 @@ def test_several_models_have_to_be_named(redis_url: str, tmp_path: Path) -> None
 def test_ready_is_what_a_worker_is(redis_url: str, tmp_path: Path) -> None:
     """503 before one is there, while it loads, and when it has gone; probes need no key."""
     with running_gateway(redis_url, tmp_path, "--require-keys") as address:
-        nobody = httpx.get(f"{address}/ready")
+        nobody = httpx.get(f"{address}/ready", timeout=60)
         assert (nobody.status_code, nobody.json()) == (503, {"status": "not_ready", "ready_workers": {}})
         with simulated(redis_url, tmp_path, start_seconds=1):
             eventually(lambda: answers(f"{address}/ready"), what="a worker is ready")
-            assert httpx.get(f"{address}/ready").json() == {"status": "ready", "ready_workers": {"sim": 1}}
+            assert httpx.get(f"{address}/ready", timeout=60).json() == {"status": "ready", "ready_workers": {"sim": 1}}
             assert answers(f"{address}/ready?model=sim")
-            typo = httpx.get(f"{address}/ready", params={"model": "sin"})
+            typo = httpx.get(f"{address}/ready", params={"model": "sin"}, timeout=60)
             assert (typo.status_code, typo.json()["error"]["code"]) == (404, "model_not_found")
             with Producer(redis_url) as producer:
                 producer.declare_model("other")
                 producer.set_alias("usual", "sim")
             eventually(lambda: answers(f"{address}/ready?model=usual"), what="another name is as ready as its model")
-            other = httpx.get(f"{address}/ready", params={"model": "other"})
+            other = httpx.get(f"{address}/ready", params={"model": "other"}, timeout=60)
             assert (other.status_code, other.json()["ready_workers"]) == (503, {"other": 0})
         eventually(lambda: not answers(f"{address}/ready"), what="nobody is ready")
-        assert httpx.get(f"{address}/ready").json()["ready_workers"] == {"other": 0, "sim": 0}
+        assert httpx.get(f"{address}/ready", timeout=60).json()["ready_workers"] == {"other": 0, "sim": 0}
 
 
 def test_a_client_that_leaves_a_batch_cancels_it(redis_url: str, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_when_the_worker_dies_the_call_still_comes_and_once(client: OpenAI, flee
 def test_a_jobs_events_and_result_have_the_calls(client: OpenAI, address: str) -> None:
     """The fleet's own API tells them with the last delta, and keeps them in the result."""
     job = {"model": "sim", "messages": USER, "tools": [CLOCK], "tool_choice": "required", "stream": True}
-    submitted = httpx.post(f"{address}/v1/jobs", json=job).json()["id"]
+    submitted = httpx.post(f"{address}/v1/jobs", json=job, timeout=60).json()["id"]
     lines = httpx.get(f"{address}/v1/jobs/{submitted}/events", timeout=30).text.splitlines()
     told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     [delta] = [one for event in told[:-1] for one in event["choices"]]

@@ -144,7 +144,7 @@ def test_forms_of_other_pages_are_refused(unlocked: Page, headers: dict[str, str
 
 def test_forms_need_the_token_of_their_browser(unlocked: Page) -> None:
     """None, a wrong one and another browser's are refused; ours is taken, from browsers too that send an Origin."""
-    with httpx.Client(base_url=unlocked.client.base_url) as other:
+    with httpx.Client(base_url=unlocked.client.base_url, timeout=60) as other:
         stranger = Page(other, "").token()
     ours = unlocked.token()
     for token in ("", "00", stranger, "ü"):

@@ -62,7 +62,7 @@ def new_key(fleet: RunningFleet, address: str, limits: RateLimits = UNLIMITED) -
     with fleet.producer() as producer:
         key = producer.create_key("acme", limits=limits)
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(headers=headers) as asking:
+    with httpx.Client(headers=headers, timeout=60) as asking:
         eventually(
             lambda: asking.get(f"{address}/models").status_code == httpx.codes.OK, seconds=60, what="the key opens"
         )

@@ -51,7 +51,7 @@ def ask_the_gateway(address: str, fleet: RunningFleet, key: str) -> None:
         assert client.post("/v1/chat/completions", json=asked | {"model": MARKER}).status_code == 404
         assert client.post("/v1/chat/completions", json=asked | {"max_tokens": MARKER}).status_code == 400
         assert client.get("/v1/models", params={"after": MARKER}).status_code == 200
-    wrong = httpx.get(f"{address}/v1/models", headers={"Authorization": f"Bearer {MARKER}"})
+    wrong = httpx.get(f"{address}/v1/models", headers={"Authorization": f"Bearer {MARKER}"}, timeout=60)
     assert wrong.status_code == 401
 
 

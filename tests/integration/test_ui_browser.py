@@ -21,7 +21,7 @@ from tests.running import RunningFleet, simulated
 from tests.waiting import eventually, free_port
 from workers.embedded import EmbeddedServer
 
-ALL_DAY = {"max_tokens": 2000, "ignore_eos": True}
+ALL_DAY = {"max_tokens": 15_000, "ignore_eos": True}
 NASTY = "<script>document.title='owned'</script><b id=owned>bold</b> & \"quotes\""
 
 
@@ -57,7 +57,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     (folder / "open").mkdir()
     with (
         EmbeddedServer(folder / "valkey", free_port()) as server,
-        simulated(server.url, folder, seconds_per_token=0.02, max_num_seqs=4) as fleet,
+        simulated(server.url, folder, seconds_per_token=0.02, max_num_seqs=4, max_model_len=20_000) as fleet,
         running_gateway(server.url, folder, "--require-keys") as address,
         running_gateway(server.url, folder / "open") as open_address,
         Producer(server.url) as producer,
@@ -432,7 +432,7 @@ def test_a_revoked_key_ends_its_sessions(browser: Browser, stage: Stage) -> None
         secret = producer.create_key("leaving", role=Role.OPERATOR)
         headers = {"Authorization": f"Bearer {secret}"}
         eventually(
-            lambda: httpx.get(f"{stage.address}/v1/models", headers=headers).status_code == httpx.codes.OK,
+            lambda: httpx.get(f"{stage.address}/v1/models", headers=headers, timeout=60).status_code == httpx.codes.OK,
             what="the fresh key is known",
         )
         log_in(browser, stage, secret)

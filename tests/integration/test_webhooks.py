@@ -246,7 +246,7 @@ def test_the_documents_receiver_believes_what_is_told(fleet: RunningFleet, produ
 
         def forged() -> bool:
             try:
-                return httpx.post(url, content=b"{}").status_code == 401
+                return httpx.post(url, content=b"{}", timeout=60).status_code == 401
             except httpx.TransportError:
                 return False
 

@@ -14,9 +14,10 @@ quick='not vllm and not slow'
 http=(tests/integration/test_gateway*.py)
 apps=(tests/integration/test_{webhook*,examples,ui_browser}.py)
 # What operators have: each of these files starts fleets of its own.
-operators=(tests/integration/test_{flower*,models*,doctor*,exporter,prometheus,logs,tracing}.py
+operators=(tests/integration/test_{flower*,models*,doctor*,tracing}.py)
+watched=(tests/integration/test_{exporter,prometheus,logs}.py
   tests/integration/test_{compose_acl,producer_acl,tls,hostile_messages,secrets_unsaid,rolling_upgrade}.py)
-others=("${http[@]}" "${apps[@]}" "${operators[@]}")
+others=("${http[@]}" "${apps[@]}" "${operators[@]}" "${watched[@]}")
 leases=tests/faults/test_leases_on_workers.py
 arguments_of() { # session: what pytest is given, one to a line
   case $1 in
@@ -25,6 +26,7 @@ arguments_of() { # session: what pytest is given, one to a line
     units) printf '%s\n' -m "$quick" --ignore=tests/integration ;;
     http) printf '%s\n' -m "$quick" "${http[@]}" ;;
     apps) printf '%s\n' -m "$quick" "${apps[@]}" ;;
+    watched) printf '%s\n' -m "$quick" "${watched[@]}" ;;
     operators) printf '%s\n' -m "$quick" "${operators[@]}" ;;
     simulated) printf '%s\n' -m "$quick" tests/integration "${others[@]/#/--ignore=}" ;;
     workers) printf '%s\n' -m slow $leases ;;
@@ -36,10 +38,10 @@ run() { # session
   .venv/bin/pytest -q -p no:cacheprovider "${arguments[@]}" >"$logs/$1" 2>&1
 }
 # The longest first: the short ones fill what the others leave.
-sessions=(simulated http vllm-fleet operators apps units engines)
+sessions=(simulated http vllm-fleet operators watched units apps engines)
 case ${1:-} in
   slow) sessions=(suite workers) ;;
-  all) sessions=(suite simulated http vllm-fleet operators apps units workers engines) ;;
+  all) sessions=(simulated http suite vllm-fleet operators watched units apps workers engines) ;;
 esac
 
 status=0

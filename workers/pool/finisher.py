@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MAX_GROUP_JOBS: Final = 64
 """Outcomes whose results go out in one script."""
-GROUP_PAUSE_SECONDS: Final = 0.005
+GROUP_PAUSE_SECONDS: Final = 0.010
 """Between the starts of two groups; so much later a result is stored at most, and only while others are, too."""
 FULL_GROUP_JOBS: Final = 8
 """A group of this size does not wait: free slots are worth more than a call of Redis then."""

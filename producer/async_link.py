@@ -1,8 +1,10 @@
 """Every Redis command of the asyncio producer. All raise ``redis.RedisError``; callers say what it means."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, RedisError
 
@@ -16,19 +18,38 @@ from producer.watch import found_results, look_run
 
 
 class AsyncLink:
-    """A pool of connections to the fleet's Redis, for one event loop."""
+    """A pool of connections to the fleet's Redis, for the event loop that uses it first; once closed, for another."""
 
     def __init__(self, redis_url: str, *, connect_timeout_seconds: float, socket_timeout_seconds: float) -> None:
-        self._redis = async_connect(
+        self._pool = async_connect(
             redis_url,
             connect_timeout_seconds=connect_timeout_seconds,
             socket_timeout_seconds=socket_timeout_seconds,
         )
-        self.database = database_of(self._redis)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.database = database_of(self._pool)
+
+    @property
+    def _redis(self) -> AsyncRedis:
+        """The client.
+
+        Raises:
+            RuntimeError: this is another event loop than the connections' own. They would fail there, each in its way.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise RuntimeError(
+                    "this AsyncProducer belongs to the event loop that used it first: make one in each loop, and "
+                    "close it there"
+                )
+            self._loop = loop
+        return self._pool
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
         await self._redis.aclose()
+        self._loop = None
 
     async def enqueue(self, run: ScriptRun) -> bytes:
         """Run the enqueue script; sent once more when a kept connection was dead."""

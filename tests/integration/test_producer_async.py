@@ -246,3 +246,22 @@ async def test_an_endless_source_can_be_left(redis_url: str, producer: AsyncProd
     await outcomes.aclose()
 
     assert got == [f"{number}" for number in range(25)]
+
+
+def test_it_belongs_to_one_event_loop_until_it_is_closed(redis_url: str) -> None:
+    """In another its connections would fail, each in its own way."""
+    ours = AsyncProducer(redis_url)
+
+    async def declared(*, is_closed: bool) -> list[str]:
+        await ours.declare_model("m")
+        names = list(await ours.models())
+        if is_closed:
+            await ours.aclose()
+        return names
+
+    assert asyncio.run(declared(is_closed=True)) == ["m"]
+    with asyncio.Runner() as first:
+        assert first.run(declared(is_closed=False)) == ["m"]
+        with asyncio.Runner() as second, pytest.raises(RuntimeError, match="one in each loop"):
+            second.run(declared(is_closed=False))
+        first.run(ours.aclose())

@@ -16,6 +16,7 @@ def stream(
 ) -> None:
     """Print the text of a job while it is generated: of its first choice, if it has several."""
     with open_producer(redis_url) as producer:
+        producer.status(job_id)  # a server that is not there at all is told at once; later, an outage is waited for
         print_stream(producer.stream(job_id))
 
 

@@ -266,3 +266,9 @@ def test_the_address_may_lie_in_a_file(redis_url: str, tmp_path: Path) -> None:
         assert message in str(refused.exception)
     secret.unlink()
     assert "cannot be read" in str(run.invoke(app, ["models", "list"]).exception)
+
+
+@pytest.mark.parametrize("command", ["status", "result", "stream", "cancel"])
+def test_a_server_that_is_not_there_is_told_at_once(command: str) -> None:
+    """Also where an outage would be waited for later."""
+    assert "could not be reached" in failed(fleet(f"redis://127.0.0.1:{free_port()}/0", command, "some-id"))

@@ -9,6 +9,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from producer.cancellable import cancellable
 from producer.sentinel_address import SentinelAddress, names_sentinels
 from producer.sentinels import async_master_client, master_client
 from producer.tls_options import tls_options
@@ -58,7 +59,9 @@ def async_connect(redis_url: str, *, connect_timeout_seconds: float, socket_time
     if names_sentinels(redis_url):
         return async_master_client(SentinelAddress.parsed(redis_url), arguments)
     tls_options(redis_url)
-    return AsyncRedis.from_pool(BlockingConnectionPool.from_url(redis_url, **arguments))
+    pool = BlockingConnectionPool.from_url(redis_url, **arguments)
+    pool.connection_class = cancellable(pool.connection_class)
+    return AsyncRedis.from_pool(pool)
 
 
 def database_of(client: Redis | AsyncRedis) -> int:

@@ -13,6 +13,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import sentinel as async_sentinel
 
+from producer.cancellable import cancellable
 from producer.sentinel_address import SentinelAddress
 
 
@@ -91,7 +92,11 @@ def async_master_client(address: SentinelAddress, arguments: Mapping[str, Any]) 
     """A client of the master for one event loop; ``arguments`` are those of the pool and of every connection."""
     asked = AsyncSentinels(address.sentinels, sentinel_kwargs=_sentinel_arguments(address, arguments))  # type: ignore[no-untyped-call]
     client: AsyncRedis = asked.master_for(
-        address.master_name, connection_pool_class=AsyncMasterPool, **_login(address), **arguments
+        address.master_name,
+        connection_pool_class=AsyncMasterPool,
+        connection_class=cancellable(async_sentinel.SentinelManagedConnection),
+        **_login(address),
+        **arguments,
     )
     return client
 

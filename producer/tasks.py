@@ -12,8 +12,8 @@ async def end(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
         task.add_done_callback(_leave_result)
-    # Once may not do: Python 3.11's wait_for, which the Redis client sends with, forgets a cancellation that
-    # comes at the moment of its success.
+    # Once may not do: Python 3.11's wait_for, which libraries wait with, forgets a cancellation that comes at the
+    # moment of its success (see producer.cancellable for the Redis client's).
     while left := {task for task in tasks if not task.done()}:
         await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
         for task in left:

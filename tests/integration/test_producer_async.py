@@ -248,6 +248,19 @@ async def test_an_endless_source_can_be_left(redis_url: str, producer: AsyncProd
     assert got == [f"{number}" for number in range(25)]
 
 
+async def test_no_cancellation_is_forgotten(producer: AsyncProducer) -> None:
+    """At whichever step of a command it comes: a timeout around a call, or a task group, would wait in vain."""
+    await producer.models()  # connected
+    for steps in range(60):
+        task = asyncio.create_task(producer.models())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        is_cancelled = task.cancel()
+        await asyncio.wait({task}, timeout=10)
+        assert task.cancelled() is is_cancelled, f"cancelled after {steps} steps"
+    assert list(await producer.models()) == ["m"], "and no reply is left for the next one"
+
+
 def test_it_belongs_to_one_event_loop_until_it_is_closed(redis_url: str) -> None:
     """In another its connections would fail, each in its own way."""
     ours = AsyncProducer(redis_url)

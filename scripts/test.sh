@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 logs=$(mktemp -d) && trap 'rm -rf "$logs"' EXIT
 SIDE_BY_SIDE=${SIDE_BY_SIDE:-4}
+MOST_TRIED_AGAIN=5
 quick='not vllm and not slow'
 http=(tests/integration/test_gateway*.py)
 apps=(tests/integration/test_{webhook*,examples,ui_browser}.py)
@@ -44,20 +45,36 @@ case ${1:-} in
   all) sessions=(simulated http suite vllm-fleet operators watched units apps workers engines) ;;
 esac
 
-status=0
 pids=()
 for session in "${sessions[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$SIDE_BY_SIDE" ]; do
-    wait -n || true # who failed is asked below
+    wait -n || true # how each ended is asked below
   done
   run "$session" &
   pids+=($!)
 done
+failed=0
+broken=0
 for pid in "${pids[@]}"; do
-  wait "$pid" || status=1
+  code=0
+  wait "$pid" || code=$?
+  case $code in
+    0) ;;
+    1) failed=1 ;;
+    *) broken=1 ;; # not a test that failed: pytest itself
+  esac
 done
 for log in "$logs"/*; do
   echo "== $(basename "$log")"
   cat "$log"
 done
-exit $status
+[ $broken = 0 ] || exit 1
+[ $failed = 1 ] || exit 0
+
+# What failed beside three other sessions is tried once more alone. A few that pass then were late on a full machine,
+# which is a defect of theirs, and said; many are no accident.
+mapfile -t again < <(grep -hE '^(FAILED|ERROR) ' "$logs"/* | sed -E 's/^[A-Z]+ //; s/ - .*//' | sort -u)
+echo "== ${#again[@]} failed: $(printf '%s; ' "${again[@]}")"
+[ ${#again[@]} -gt 0 ] && [ ${#again[@]} -le "$MOST_TRIED_AGAIN" ] || exit 1
+.venv/bin/pytest -q -p no:cacheprovider "${again[@]}" || exit 1
+echo "== PASSED ONLY WHEN ALONE, to be mended: $(printf '%s; ' "${again[@]}")"

@@ -3,7 +3,7 @@
 import inspect
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,9 @@ import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
+from openai.types.chat import ChatCompletionChunk
 
+from producer.jobs import Submission
 from producer.rate_limits import UNLIMITED, RateLimits
 from tests.gateways import running_gateway
 from tests.running import VLLM_OPTIONS, RunningFleet
@@ -278,22 +280,33 @@ def test_the_drawn_token_is_among_the_likeliest_of_a_completion(client: OpenAI) 
     assert max(len(top) for _, _, top in drawn) == 2
 
 
-def test_when_the_worker_dies_the_stream_goes_on(client: OpenAI, fleet: RunningFleet) -> None:
-    """Its client reads the whole text, as if nothing had happened."""
-    asked: dict[str, Any] = {"model": "tiny", "messages": USER, "temperature": 0, "max_tokens": 1500}
-    asked |= {"extra_body": {"ignore_eos": True}, "timeout": 240}
-    whole = client.chat.completions.create(**asked)
+def read(chunks: Iterable[ChatCompletionChunk], fleet: RunningFleet, others: Sequence[Submission]) -> tuple[str, int]:
+    """The text of a stream whose worker is killed when it has begun, and the attempt that ended it."""
+    text, job_id, workers = "", "", fleet.worker_processes()
     with fleet.producer() as producer:
-        # Beside others, or the engine might be done before the kill reaches it.
-        others = [producer.submit(model="tiny", prompt="Once", sampling=OTHERS) for _ in range(32)]
-        text, job_id = "", ""
-        for chunk in client.chat.completions.create(**asked, stream=True):
+        for chunk in chunks:
             if not job_id:
-                for process in fleet.worker_processes():
+                for process in workers:
                     process.send_signal(signal.SIGKILL)
                 for other in others:
                     producer.cancel(other)
             text += chunk.choices[0].delta.content or ""
             job_id = chunk.id.removeprefix("chatcmpl-")
-        assert text == whole.choices[0].message.content
-        assert producer.result(job_id, timeout_seconds=60).attempt == 2
+        return text, producer.result(job_id, timeout_seconds=60).attempt
+
+
+@pytest.mark.timeout(900)
+def test_when_the_worker_dies_the_stream_goes_on(client: OpenAI, fleet: RunningFleet) -> None:
+    """Its client reads the whole text, as if nothing had happened."""
+    asked: dict[str, Any] = {"model": "tiny", "messages": USER, "temperature": 0, "max_tokens": 1500}
+    asked |= {"extra_body": {"ignore_eos": True}, "timeout": 240}
+    whole = client.chat.completions.create(**asked).choices[0].message.content
+    for _ in range(3):  # the engine may be done before the kill reaches it, also beside others: then once more
+        fleet.wait_until_ready()
+        with fleet.producer() as producer:
+            others = [producer.submit(model="tiny", prompt="Once", sampling=OTHERS) for _ in range(32)]
+        text, attempt = read(client.chat.completions.create(**asked, stream=True), fleet, others)
+        assert text == whole
+        if attempt == 2:
+            break
+    assert attempt == 2

@@ -88,7 +88,10 @@ def test_no_alert_fires_in_a_fleet_that_is_well(watched: Watched) -> None:
         ),
         what="every rule was evaluated",
     )
-    assert [one for one in watched.prometheus.ask("alerts")["alerts"] if one["state"] == "firing"] == []
+    # What fired before the first scrape, which a busy machine is late with, must end.
+    eventually(
+        lambda: "firing" not in {one["state"] for one in watched.prometheus.ask("alerts")["alerts"]}, what="peace"
+    )
 
 
 def test_a_fleet_that_lost_its_worker_is_told_of_and_told_to_be_well_again(watched: Watched) -> None:

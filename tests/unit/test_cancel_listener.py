@@ -28,9 +28,10 @@ class Desk(HeldQueue):
             raise RuntimeError("a bug in the pool")
 
     def say(self, data: object) -> None:
-        """Announce anything on the channel."""
+        """Announce anything on the channel, once somebody listens: a listener may be between two connections."""
         text = data if isinstance(data, bytes) else json.dumps(data)
-        assert self.queue.client.publish(self.queue.keys.cancelled_channel, text) == 1
+        channel = self.queue.keys.cancelled_channel
+        eventually(lambda: self.queue.client.publish(channel, text) == 1, what="somebody hears it")
 
     def cancel(self, job_id: str, token: str = SUBMISSION) -> None:
         """Announce a cancellation as the producer does."""

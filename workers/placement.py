@@ -7,6 +7,7 @@ from typing import Final
 
 from workers.cpu_cores import Core, split
 
+WHOLE_PERCENTAGE: Final = 100
 THREAD_PERCENTAGE_VARIABLE: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 """CUDA's own, read when a process first uses the GPU: what it may use of its multiprocessors, under NVIDIA's
 Multi-Process Service (https://docs.nvidia.com/deploy/mps/)."""
@@ -30,7 +31,7 @@ class Slot:
     """The cores that it keeps to; none named: all of them."""
     lanes: str = ""
     """What it takes jobs from, as ``worker.lanes``; empty: what that says."""
-    active_thread_percentage: int = 100
+    active_thread_percentage: int = WHOLE_PERCENTAGE
     """What it uses of its GPU's multiprocessors at most."""
 
     @property
@@ -55,7 +56,7 @@ class Slot:
         if self.cores:
             # vLLM's CPU build takes its cores from the first memory node that it sees, wherever its own cores are.
             own.setdefault(MEMORY_NODES_VARIABLE, str(self.cores[0].memory_node))
-        if self.active_thread_percentage < 100:  # noqa: PLR2004 - percent
+        if self.active_thread_percentage < WHOLE_PERCENTAGE:
             own[THREAD_PERCENTAGE_VARIABLE] = str(self.active_thread_percentage)
         own["SPT_NOENV"] = "1"  # a process title must not be written over the environment that /proc shows
         return own
@@ -130,7 +131,7 @@ def with_less_for_others(slots: Sequence[Slot], percentage: int) -> list[Slot]:
     Raises:
         PlacementError: no slot shares its GPU so, or the service that sees to it does not run.
     """
-    if percentage == 100:  # noqa: PLR2004 - percent
+    if percentage == WHOLE_PERCENTAGE:
         return list(slots)
     interactive = [slot for slot in slots if slot.lanes == "interactive"]
     limited = [

@@ -19,4 +19,8 @@ lock() { # name, what is wanted on top (one requirement a line), options
 lock cpu $'.[otel]\ntorch==2.13.0+cpu\nvllm-cpu==0.32.0' --no-emit-package torchvision --no-emit-package torchaudio \
   --no-emit-package torchcodec --no-emit-package triton
 lock service '.[otel]' -c $folder/cpu.txt
-lock gpu '.[gpu,otel]' -c $folder/service.txt
+# Of vLLM's CUDA build the one that was run and measured on GPUs (docs/performance.md), not the newest that is allowed;
+# what it asks for forbids the newest protobuf.
+same=$(mktemp) && grep -v '^protobuf==' $folder/service.txt >"$same"
+lock gpu $'.[gpu,otel]\nvllm==0.26.0' -c "$same"
+rm "$same"

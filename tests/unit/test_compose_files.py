@@ -52,5 +52,6 @@ def test_images_install_the_packages_that_the_project_pins() -> None:
         for name in ("service", "cpu", "gpu")
     }
     assert (lists["service"]["celery"], lists["service"]["kombu"]) == ("5.7.0", "5.7.0")
-    for name in ("cpu", "gpu"):
-        assert lists["service"].items() <= lists[name].items()
+    assert lists["service"].items() <= lists["cpu"].items()
+    differing = {name for name, version in lists["service"].items() if lists["gpu"][name] != version}
+    assert differing <= {"protobuf"}  # scripts/lock.sh says why

@@ -16,6 +16,7 @@ from producer.cli_doctor import examine, finding_lines, queue_lines
 from producer.cli_options import takes
 from producer.doctor import Finding, Level
 from producer.queue_counts import QueueCounts
+from workers.builds import gpus_for_build, has_engine, installed_versions, is_cpu_build
 from workers.commands.engines_per_gpu import Given
 from workers.commands.fleet_options import RedisOption, ServeOptions
 from workers.commands.worker import gpus_per_engine
@@ -23,7 +24,7 @@ from workers.doctor.gpu_findings import gpu_findings
 from workers.doctor.host_findings import host_findings, port_findings
 from workers.doctor.model_findings import model_findings
 from workers.doctor.nvidia import DriverSilent, Gpu, installed_gpus, processes
-from workers.doctor.packages import has_engine, import_finding, installed_versions, package_findings
+from workers.doctor.packages import import_finding, package_findings
 from workers.doctor.plan import Plan, failing
 from workers.doctor.trial import generation_finding
 from workers.placement import PlacementError, Slot, place, present_gpus
@@ -99,10 +100,12 @@ def _host(settings: Settings, options: DoctorOptions, overrides: dict[str, Any])
         yield from port_findings(_plan(settings, [Slot(0, ())]))
         return
     try:
-        slots = _slots(settings)
+        slots = _slots(settings, versions)
     except (PlacementError, SettingsError) as error:
         yield failing("gpus", str(error))
         return
+    if gpus and is_cpu_build(versions):
+        gpus = None  # said of the package: they stay idle
     plan = _plan(settings, slots)
     yield from _engine_findings(plan, gpus, versions) if settings.engine.kind == "vllm" else ()
     yield from host_findings(plan)
@@ -117,12 +120,15 @@ def _engine_findings(plan: Plan, gpus: Sequence[Gpu] | None, versions: Mapping[s
     yield from model_findings(plan, gpus)
 
 
-def _slots(settings: Settings) -> list[Slot]:
+def _slots(settings: Settings, versions: Mapping[str, str]) -> list[Slot]:
     """Where the engines go, as ``fleet worker`` would put them; ``auto`` counts as one per GPU, which always fits."""
     shared = settings.worker.engines_per_gpu
+    gpus: Sequence[str] = present_gpus(os.environ)
+    if settings.engine.kind == "vllm" and is_cpu_build(versions):  # of another build the package findings say it
+        gpus = gpus_for_build(settings.worker.gpus, gpus, versions)
     return place(
         settings.worker.gpus,
-        present_gpus(os.environ),
+        gpus,
         gpus_per_engine(settings.engine.options),
         shared if isinstance(shared, int) else 1,
     )

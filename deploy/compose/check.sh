@@ -48,7 +48,7 @@ down() {
 }
 trap down EXIT
 
-container() { compose ps -q "$1"; }
+container() { compose ps -aq "$1" | head -1; } # Compose 2 lists what has ended only with -a
 of_container() { docker inspect --format "$2" "$(container "$1")"; }
 is_healthy() { [ "$(of_container "$1" '{{.State.Health.Status}}')" = healthy ]; }
 status_of() { curl -s -o /dev/null -w '%{http_code}' "$@"; }

@@ -2,7 +2,8 @@
 """Kills containers of a running stack at random while jobs come, and says whether each job was answered, and once.
 
 ``deploy/compose/check.sh`` runs it. On a stack of your own that is up: ``deploy/compose/chaos.py --gateway URL --key K
---project NAME``. It needs Docker, and Python alone. The exit code is 1 when a job was lost, changed or has no answer.
+--project NAME``. It needs Docker, and Python alone. The exit code is 1 when a job was lost, changed or has no answer,
+and when no strike at a worker hit a running job, because then nothing was shown.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from typing import Any
 
 TRIES_SECONDS = 120.0
 """For one request: the gateway, or Redis behind it, may be on its way up."""
+SPREAD = 7919
+"""A prime: jobs that follow each other are of very different lengths, and the same in every run."""
 BACK_SECONDS = 180.0
 """For a service that was hit to be healthy again."""
 
@@ -122,6 +125,8 @@ class Run:
 
     door: Door
     model: str
+    output_tokens: tuple[int, int]
+    """Of the shortest and the longest job."""
     wrong: list[str] = field(default_factory=list)
     jobs: dict[str, int] = field(default_factory=dict)
     """Id to the tokens that it is to have."""
@@ -130,7 +135,8 @@ class Run:
         """A job every so often, each of a length of its own, each sent twice."""
         while not is_over() and not self.wrong:
             number = len(self.jobs)
-            tokens = 20 + number % 80
+            least, most = self.output_tokens
+            tokens = least + number * SPREAD % (most - least + 1)
             sampling = {"max_tokens": tokens, "ignore_eos": True}
             body = {"model": self.model, "prompt": f"Job {number}", "sampling": sampling}
             try:
@@ -170,7 +176,7 @@ def main() -> int:
     """Strike until the time is up, then count."""
     given = _parse()
     chance = random.Random(given.seed)  # noqa: S311 - to be repeated
-    stack, run = Stack(given.project), Run(Door(given.gateway, given.key), given.model)
+    stack, run = Stack(given.project), Run(Door(given.gateway, given.key), given.model, given.output_tokens)
     strikes = [
         ("kill", given.worker),
         ("kill", "gateway"),
@@ -196,6 +202,8 @@ def main() -> int:
     over.set()
     submitting.join()
     attempts = run.collect()
+    if set(attempts) <= {1}:
+        run.wrong.append("no strike hit a running job: ask for longer ones (--output-tokens), or more of them")
     print(
         json.dumps(
             {
@@ -213,6 +221,13 @@ def main() -> int:
     return 1 if run.wrong or not run.jobs else 0
 
 
+def _sizes(words: str) -> tuple[int, int]:
+    least, _, most = words.partition(":")
+    if not 1 <= int(least) <= int(most):
+        raise ValueError(words)  # argparse says it
+    return int(least), int(most)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gateway", required=True, help="http://HOST:PORT")
@@ -221,6 +236,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--project", default="fleet-check", help="of compose")
     parser.add_argument("--worker", default="worker-cpu", help="the worker's service")
     parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--output-tokens", type=_sizes, default=(20, 800), metavar="LEAST:MOST", help="of a job")
     parser.add_argument("--pause-seconds", type=float, default=0.5, help="between two jobs")
     parser.add_argument("--seed", type=int, default=7)
     return parser.parse_args()

@@ -19,5 +19,6 @@ local otherwise = redis.call('HGET', others, name)
 if otherwise then
   return {'taken_otherwise', otherwise}
 end
+redis.call('HDEL', names, '')  -- takes no memory, so that a server without any does not refuse the next
 redis.call('HSET', names, name, model)
 return {'ok'}

@@ -4,7 +4,8 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import cast
+from importlib.resources import files
+from typing import Final, cast
 
 import redis
 
@@ -15,10 +16,13 @@ from producer.script import ScriptRun
 
 log = logging.getLogger(__name__)
 
+DECLARE_SCRIPT: Final = files("workers").joinpath("declare.lua").read_text(encoding="utf-8")
+
 
 def record_served_model(client: "redis.Redis", model: str) -> None:
     """Make ``model`` known; what is known already keeps its date."""
-    client.hsetnx(keys.MODELS, model, json.dumps({"declared_by": "worker", "since": time.time()}))
+    declared = json.dumps({"declared_by": "worker", "since": time.time()})
+    client.eval(DECLARE_SCRIPT, 1, keys.MODELS, model, declared)
 
 
 def record_aliases(client: "redis.Redis", model: str, aliases: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from kombu.transport import redis as kombu_redis
 
 from tests.contracts.leased_transport import QUEUE, Consuming, connect, publish, stock
 from workers.transport.channel import LeaseChannel, LeaseQoS
+from workers.transport.scripts import BIND_SCRIPT
 
 OTHER_QUEUE = "other"
 
@@ -71,6 +72,7 @@ def test_a_transport_that_was_found_once_is_remembered(monkeypatch: pytest.Monke
     [
         (LeaseChannel, "_brpop_start"),
         (LeaseChannel, "_create_client"),
+        (LeaseChannel, "_queue_bind"),
         (LeaseQoS, "append"),
         (LeaseQoS, "ack"),
         (LeaseQoS, "reject"),
@@ -230,3 +232,21 @@ def test_kombu_writes_to_the_lanes_that_we_claim_from(redis_url: str, client: "r
     message = json.loads(client.lrange(QUEUE, 0, -1)[0])
     assert {"body", "headers", "properties"} <= message.keys()
     assert {"delivery_tag", "delivery_info", "body_encoding"} <= message["properties"].keys()
+
+
+def test_our_script_notes_an_expiring_binding_as_kombus_does(redis_url: str) -> None:
+    """The same arguments, the same keys afterwards; ours is not refused by a server that is out of memory."""
+    ends = []
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        for text in (kombu_redis.REFRESH_BINDING, BIND_SCRIPT):
+            client.register_script(text)(keys=["bindings", "deadlines"], args=["key|queue", "exchange", 60_000])
+            ends.append((client.smembers("bindings"), round(client.zscore("deadlines", "exchange") / 60_000)))
+            client.delete("bindings", "deadlines")
+        assert ends[0] == ends[1]
+        before = client.config_get("maxmemory")["maxmemory"]
+        client.config_set("maxmemory", 1)
+        try:
+            client.register_script(BIND_SCRIPT)(keys=["bindings", "staying"], args=["key|queue", "exchange", ""])
+        finally:
+            client.config_set("maxmemory", before)
+        assert client.smembers("bindings") == client.smembers("staying") == {"key|queue"}

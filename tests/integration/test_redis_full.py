@@ -172,6 +172,21 @@ def test_a_worker_goes_on_and_is_heard_of_and_a_job_is_cancelled_without_any_mem
         assert fleet.metric("fleet_requests_total", status="succeeded") == 7
 
 
+def test_a_worker_starts_without_any_memory_and_makes_room(
+    server: EmbeddedServer, client: redis.Redis, full: Callable[[], None], tmp_path: Path
+) -> None:
+    """All workers may have died on the way there: nobody but a new one can end what waits."""
+    with Producer(server.url) as producer:
+        jobs = [producer.submit(model="sim", prompt="x", sampling={"max_tokens": 2}) for _ in range(4)]
+        full()
+        with fleet_on(server, tmp_path) as fleet:
+            answered = [outcome.unwrap() for outcome in producer.results(jobs, timeout_seconds=60)]
+            assert len(answered) == 4
+            assert [worker.model for worker in producer.workers()] == ["sim"]
+            assert fleet.metric("fleet_requests_total", status="succeeded") == 4
+    assert not client.zcard(keys.WORKERS)
+
+
 def test_a_server_that_may_not_be_asked_for_its_memory_refuses_by_itself(
     server: EmbeddedServer, client: redis.Redis, full: Callable[[], None]
 ) -> None:

@@ -7,6 +7,7 @@ this relies on.
 
 import threading
 import time
+from functools import cached_property
 from queue import Empty
 from typing import Any, ClassVar, Final
 
@@ -23,6 +24,7 @@ from workers.transport.broker_connection import (
     WritesRefused,
 )
 from workers.transport.intake import Batch, Intake
+from workers.transport.scripts import BIND_SCRIPT
 
 
 class LeaseQoS(kombu_redis.QoS):
@@ -109,6 +111,22 @@ class LeaseChannel(kombu_redis.Channel):
         if cached is None or cached[0] is not self.pool:
             cached = self._clients.cached = (self.pool, super()._create_client())
         return cached[1]
+
+    @cached_property
+    def _refresh_binding(self) -> Any:  # noqa: ANN401 - redis-py's
+        """Kombu's script for queues that expire, which its own server may refuse when it is out of memory."""
+        return self._create_client().register_script(BIND_SCRIPT)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """As kombu does, and on a server that is out of memory too: who binds here will make room there."""
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except WritesRefused:
+            bindings = self.keyprefix_queue % (exchange,)
+            staying = self.global_keyprefix + self.keyprefix_binding_permanent % (exchange,)
+            member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+            with self.conn_or_acquire() as client:
+                self._refresh_binding(keys=[bindings, staying], args=[member, exchange, ""], client=client)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Claim until nothing fits or nothing is left; then wait for the doorbell."""

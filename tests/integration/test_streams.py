@@ -207,9 +207,9 @@ def test_with_vllm_a_killed_workers_answer_goes_on(redis_url: str, tmp_path: Pat
             assert heard(told) == result.text == whole.text
             assert not any(isinstance(event, StreamRestarted) for event in told)
             assert result.usage.completion_tokens == 1500
-            if result.attempt == 2:
+            if result.attempt > 1:
                 break
-        assert result.attempt == 2
+        assert result.attempt > 1  # more where the machine is so busy that a lease runs out
 
 
 async def test_whoever_begins_late_hears_the_last_attempt_alone(redis_url: str) -> None:

@@ -26,6 +26,11 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+def engines_of(versions: Mapping[str, str]) -> list[str]:
+    """Which of them are installed, each with its version."""
+    return [f"{engine} {versions[engine]}" for engine in ENGINES if engine in versions]
+
+
 def has_engine(versions: Mapping[str, str]) -> bool:
     """Whether a worker could run at all."""
     return any(engine in versions for engine in ENGINES)

@@ -224,7 +224,7 @@ def main() -> int:
 def _sizes(words: str) -> tuple[int, int]:
     least, _, most = words.partition(":")
     if not 1 <= int(least) <= int(most):
-        raise ValueError(words)  # argparse says it
+        raise argparse.ArgumentTypeError(f"{words!r} is not LEAST:MOST tokens, as in 20:800")
     return int(least), int(most)
 
 

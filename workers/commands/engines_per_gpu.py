@@ -6,16 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from config.masking import masked
 from config.settings import Settings
-from workers.builds import ENGINES
+from workers.builds import engines_of, installed_versions
 from workers.calibration.choice import CalibrationFailed, Choice
 from workers.calibration.choice_file import Subject, config_digest, default_folder, keep, kept_choice
 from workers.calibration.contender import Contender, contender_command
@@ -117,18 +116,11 @@ def _subject(settings: Settings, gpus: Sequence[str]) -> Subject:
         | ({"model.lora_adapters": sorted(settings.model.adapters)} if settings.model.adapters else {}),
         refill_jobs=settings.worker.refill_jobs,
         refill_max_wait_ms=settings.worker.refill_max_wait_ms,
-        vllm_version=_vllm_version(),
+        vllm_version=next(iter(engines_of(installed_versions())), ""),
         device=(gpu_name(gpus[0]) or "a GPU that the driver does not name") if gpus else "CPU",
         device_memory_bytes=gpu_memory_bytes(gpus[0]) if gpus else None,
         cores=len(usable_cores()),
     )
-
-
-def _vllm_version() -> str:
-    for distribution in ENGINES:
-        with suppress(PackageNotFoundError):
-            return f"{distribution} {version(distribution)}"
-    return ""
 
 
 @contextmanager

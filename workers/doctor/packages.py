@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from producer.doctor import Finding
-from workers.builds import COMPANIONS, ENGINES, is_cpu_build
+from workers.builds import COMPANIONS, engines_of, is_cpu_build
 from workers.doctor.nvidia import Gpu
 from workers.doctor.plan import doubtful, failing, fine
 
@@ -18,7 +18,7 @@ _IMPORT: Final = "from vllm.engine.arg_utils import AsyncEngineArgs"
 
 def package_findings(versions: Mapping[str, str], gpus: list[Gpu] | None) -> Iterator[Finding]:
     """What fits together, and what does not; nothing is imported."""
-    engines = [f"{engine} {versions[engine]}" for engine in ENGINES if engine in versions]
+    engines = engines_of(versions)
     if not engines:
         yield doubtful(
             "engine",

@@ -62,7 +62,7 @@ throughput() { # name of the JSON file, shape, jobs, KV cache in bytes, drivers,
 }
 
 mixed() { # shape, batch jobs, KV cache in bytes
-  bench "mixed-$1" mixed $(model_of "$1") --jobs 300 --batch-jobs "$2" --rate 20 --repeats "$repeats" \
+  bench "mixed-$1" mixed $(model_of "$1") --jobs "${JOBS:-300}" --batch-jobs "$2" --rate 20 --repeats "$repeats" \
     --drivers "${DRIVERS:-fleet}" "${sizes[@]}" --set "engine.options.kv_cache_memory_bytes=$3"
 }
 

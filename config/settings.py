@@ -164,6 +164,10 @@ class WorkerSettings(SettingsGroup):
     others_active_thread_percentage: int = Field(default=100, ge=10, le=100)
     """Percent of a GPU's multiprocessors that its other engines use at most, where `interactive_engines` share it:
     below 100 interactive jobs always find some free, at the cost of the others' tokens. Needs NVIDIA's MPS daemon."""
+    others_yield: bool = False
+    """Whether other engines that share a GPU with `interactive_engines` begin no step while one of those owes a first
+    token, for 50 ms at most, and none ahead of time while more are expected. It costs the others tokens as long as
+    interactive jobs come, and nothing otherwise."""
     lanes: Literal["all", "interactive", "others"] = "all"
     """Lanes that this machine's workers take jobs from: all, the interactive one alone, or all others. What no worker
     takes waits."""

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import psutil
@@ -15,6 +16,7 @@ from workers.app import AppSettings
 from workers.cpu_defaults import OWN_KV_CACHE_VARIABLE, with_cpu_defaults
 from workers.engine.base import Engine, EngineConfig
 from workers.engine.host import EngineHost
+from workers.first_tokens import ALONE, FirstTokens
 from workers.memory_share import gpu_share, machine_share
 from workers.observe.gpu_memory import gpu_memory_bytes
 from workers.pool.grouping import Refill
@@ -34,21 +36,21 @@ SEQUENCES_PER_RESERVED: Final = 8
 """At most one sequence in so many is reserved for interactive jobs."""
 
 
-def make_host(settings: Settings, engines_on_device: int = 1) -> EngineHost:
+def make_host(settings: Settings, engines_on_device: int = 1, first_tokens: FirstTokens = ALONE) -> EngineHost:
     """That engine in its host, not started.
 
     Raises:
         SettingsError: as :func:`make_engine`.
     """
     return EngineHost(
-        make_engine(settings, engines_on_device),
+        make_engine(settings, engines_on_device, first_tokens),
         start_timeout_seconds=settings.engine.start_timeout_seconds,
         health_interval_seconds=settings.engine.health_interval_seconds,
         health_timeout_seconds=settings.engine.hang_timeout_seconds,
     )
 
 
-def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
+def make_engine(settings: Settings, engines_on_device: int = 1, first_tokens: FirstTokens = ALONE) -> Engine:
     """The engine, not started; one of so many that share its GPU, or the machine's CPU."""
     revision = {"revision": settings.model.revision} if settings.model.revision else {}
     options = dict(settings.engine.options) | revision
@@ -68,7 +70,7 @@ def make_engine(settings: Settings, engines_on_device: int = 1) -> Engine:
         options = gpu_share(options, engines_on_device, gpu_memory_bytes(gpu))
     else:
         options = _options_on_cpu(options, engines_on_device, len(settings.model.adapters))
-    return VllmEngine(_engine_config(settings, options))
+    return VllmEngine(replace(_engine_config(settings, options), first_tokens=first_tokens))
 
 
 def _engine_config(settings: Settings, options: Mapping[str, Any]) -> EngineConfig:

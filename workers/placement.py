@@ -3,9 +3,11 @@
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from workers.cpu_cores import Core, split
+from workers.first_tokens import ALONE, FirstTokens, create
 
 WHOLE_PERCENTAGE: Final = 100
 THREAD_PERCENTAGE_VARIABLE: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
@@ -33,6 +35,8 @@ class Slot:
     """What it takes jobs from, as ``worker.lanes``; empty: what that says."""
     active_thread_percentage: int = WHOLE_PERCENTAGE
     """What it uses of its GPU's multiprocessors at most."""
+    first_tokens: FirstTokens = ALONE
+    """Where it tells of first tokens that it owes, or reads of those that it yields to."""
 
     @property
     def visible_devices(self) -> str:
@@ -42,6 +46,10 @@ class Slot:
     def shares_gpu_with(self, other: "Slot") -> bool:
         """Whether both are on one GPU."""
         return not set(self.gpus).isdisjoint(other.gpus)
+
+    def shares_device_with(self, other: "Slot") -> bool:
+        """Whether both are on one GPU, or on the CPU."""
+        return self.shares_gpu_with(other) or not (self.gpus or other.gpus)
 
     @property
     def place_name(self) -> str:
@@ -66,7 +74,10 @@ class Slot:
         cores = ["--cores", ",".join(str(core.cpu) for core in self.cores)] if self.cores else []
         shared = ["--engines-on-device", str(self.engines_on_device)] if self.engines_on_device > 1 else []
         lanes = ["--lanes", self.lanes] if self.lanes else []
-        return [*cores, *shared, *lanes]
+        announced = self.first_tokens.announced_in
+        told = ["--announce-first-tokens", str(announced)] if announced else []
+        read = [word for file in self.first_tokens.yielded_to for word in ("--yield-to", str(file))]
+        return [*cores, *shared, *lanes, *told, *read]
 
 
 def place(wanted: str, present: Sequence[str], gpus_per_engine: int, engines_per_gpu: int = 1) -> list[Slot]:
@@ -152,6 +163,29 @@ def with_less_for_others(slots: Sequence[Slot], percentage: int) -> list[Slot]:
             "leave the setting at 100"
         )
     return limited
+
+
+def with_yielding(slots: Sequence[Slot], folder: Path) -> list[Slot]:
+    """The slots; those that share a device with interactive ones yield to them, through files in this folder.
+
+    Raises:
+        PlacementError: none does.
+    """
+    files = {slot.index: folder / f"first-tokens-{slot.index}" for slot in slots if slot.lanes == "interactive"}
+    interactive = [slot for slot in slots if slot.index in files]
+    yielding = []
+    for slot in slots:
+        beside = tuple(files[other.index] for other in interactive if slot.shares_device_with(other))
+        own = FirstTokens(announced_in=files[slot.index]) if slot in interactive else FirstTokens(yielded_to=beside)
+        yielding.append(replace(slot, first_tokens=own))
+    if not any(slot.first_tokens.yielded_to for slot in yielding):
+        raise PlacementError(
+            "worker.others_yield: no GPU is shared by interactive and other engines; set worker.interactive_engines "
+            "and --engines-per-gpu too, or leave it out"
+        )
+    for file in files.values():
+        create(file)
+    return yielding
 
 
 def _has_mps() -> bool:

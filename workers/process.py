@@ -96,7 +96,7 @@ class WorkerProcess:
         self._served = settings.model.served_as
         port = settings.metrics.port + arguments.slot
         self._node = _node(self._served, port)
-        self._host = make_host(settings, arguments.engines_on_device)
+        self._host = make_host(settings, arguments.engines_on_device, arguments.first_tokens)
         self._metrics = WorkerMetrics(self._served)
         self._state = WorkerState(self._served, self._host)
         self._observe = PageServer(settings.metrics.host, port, worker_pages(self._state))

@@ -11,6 +11,7 @@ from tests.contracts.asking import GROUP
 from workers.engine.base import Engine, EngineConfig
 from workers.engine.simulated import SimulatedEngine
 from workers.engine.vllm_engine import VllmEngine
+from workers.first_tokens import FirstTokens, create
 
 SHARED_OPTIONS: Final[dict[str, Any]] = {"max_num_seqs": 8, "max_model_len": 512}
 VLLM_OPTIONS: Final[dict[str, Any]] = {
@@ -34,10 +35,27 @@ def vllm_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def first_tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's vLLM says that it owes a first token."""
+    path = tmp_path_factory.mktemp("shared") / "first-tokens"
+    create(path)
+    return path
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def vllm_engine(tiny_model: Path, vllm_environment: None) -> AsyncIterator[VllmEngine]:  # noqa: ARG001 - set up first
-    """A running vLLM with the tiny model, one for the whole session."""
-    engine = VllmEngine(EngineConfig(str(tiny_model), "tiny", VLLM_OPTIONS, refill_jobs=GROUP))
+async def vllm_engine(
+    tiny_model: Path,
+    first_tokens_file: Path,
+    vllm_environment: None,  # noqa: ARG001 - set up first
+) -> AsyncIterator[VllmEngine]:
+    """A running vLLM with the tiny model, one for the whole session.
+
+    It announces its first tokens, as beside an engine that yields: the fleets of the other tiers do not.
+    """
+    first_tokens = FirstTokens(announced_in=first_tokens_file)
+    config = EngineConfig(str(tiny_model), "tiny", VLLM_OPTIONS, refill_jobs=GROUP, first_tokens=first_tokens)
+    engine = VllmEngine(config)
     await engine.start()
     yield engine
     await engine.close()

@@ -14,6 +14,7 @@ from workers.placement import (
     present_gpus,
     with_interactive,
     with_less_for_others,
+    with_yielding,
 )
 
 CORES = [Core(memory_node=number // 2, package=0, physical=number, cpu=number) for number in range(4)]
@@ -141,3 +142,26 @@ def test_more_engines_than_cores_are_refused() -> None:
 def test_an_existing_cuda_visible_devices_bounds_what_is_there(value: str, gpus: list[str]) -> None:
     """A batch scheduler's choice is respected."""
     assert present_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
+
+
+def test_who_shares_a_device_with_an_interactive_engine_may_yield_to_its_first_tokens(tmp_path: Path) -> None:
+    """Through a file that is there before either starts; whoever shares with none is left alone."""
+    slots = with_yielding(shared_by_two(), tmp_path)
+    file = tmp_path / "first-tokens-3"
+    assert [slot.arguments()[4:] for slot in slots] == [
+        [],
+        ["--yield-to", str(file)],
+        [],
+        ["--announce-first-tokens", str(file)],
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    on_cpu = with_yielding(with_interactive(place("none", [], 1, 2), 1), tmp_path)
+    assert on_cpu[0].first_tokens.yielded_to == (on_cpu[1].first_tokens.announced_in,)
+
+
+def test_to_yield_takes_somebody_to_yield_to(tmp_path: Path) -> None:
+    """Each engine has a GPU to itself, or there is no interactive one."""
+    for slots in (with_interactive(place("auto", ["0", "1"], 1), 1), place("auto", ["0"], 1, 2)):
+        with pytest.raises(PlacementError, match=r"others_yield: no GPU is shared.*interactive_engines"):
+            with_yielding(slots, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -30,6 +31,7 @@ from workers.placement import (
     present_gpus,
     with_interactive,
     with_less_for_others,
+    with_yielding,
 )
 from workers.supervisor import RestartPolicy, Supervisor, worker_command
 
@@ -117,6 +119,8 @@ def supervise(given: Given, engines: int) -> int:
     slots = with_interactive(slots, settings.interactive_engines)
     slots = with_less_for_others(slots, settings.others_active_thread_percentage)
     with tempfile.TemporaryDirectory(prefix="fleet-") as run_folder:
+        if settings.others_yield:
+            slots = with_yielding(slots, Path(run_folder))
         return Supervisor(
             command=worker_command(given.arguments),
             slots=on_own_cores(slots, usable_cores()),

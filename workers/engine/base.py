@@ -22,6 +22,7 @@ from typing import Any
 
 from producer.contract import FailureCode, GenerationRequest, TokenLogprob, ToolCall
 from workers.engine.entrance import NO_PATIENCE, Patience
+from workers.first_tokens import ALONE, FirstTokens
 
 
 class EngineError(Exception):
@@ -76,6 +77,8 @@ class EngineConfig:
     """Who reads the tool calls that the model writes in its own way, by vLLM's name; empty: nobody."""
     lora_adapters: Mapping[str, str] = field(default_factory=dict)
     """The folder of each adapter that requests may name."""
+    first_tokens: FirstTokens = ALONE
+    """How it shares its GPU with engines beside it."""
 
 
 @dataclass(frozen=True, slots=True)

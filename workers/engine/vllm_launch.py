@@ -19,6 +19,7 @@ from workers.engine.vllm_child import (
 )
 from workers.engine.vllm_failure import cause_in_one_line
 from workers.engine.vllm_tools import parser_class
+from workers.first_tokens import ALONE
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -104,7 +105,8 @@ def launch(config: EngineConfig, report: Path) -> "AsyncLLM":
 
     parser_class(config.tool_call_parser)  # before the model is loaded: there may be none of this name
     arguments, vllm_config = configured(config)
-    os.environ[FAILURE_FILE_VARIABLE] = str(report)
+    own = {FAILURE_FILE_VARIABLE: str(report)} | _with_first_tokens(config, vllm_config)
+    os.environ.update(own)
     try:
         return AsyncLLM.from_vllm_config(
             vllm_config,
@@ -115,7 +117,8 @@ def launch(config: EngineConfig, report: Path) -> "AsyncLLM":
         # vLLM's exception in this process only says that another process failed; the first that did knows why.
         raise EngineStartFailed(_first_line(report) or cause_in_one_line(error)) from error
     finally:
-        del os.environ[FAILURE_FILE_VARIABLE]
+        for name in own:
+            del os.environ[name]
 
 
 def configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
@@ -139,6 +142,26 @@ def configured(config: EngineConfig) -> "tuple[AsyncEngineArgs, VllmConfig]":
         raise EngineOptionsInvalid(cause_in_one_line(error)) from error
     except Exception as error:
         raise EngineStartFailed(cause_in_one_line(error)) from error
+
+
+def _with_first_tokens(config: EngineConfig, vllm_config: "VllmConfig") -> dict[str, str]:
+    """Let the scheduler take part in it; the environment that it needs.
+
+    Raises:
+        EngineOptionsInvalid: the scheduler is another one.
+    """
+    if config.first_tokens == ALONE:
+        return {}
+    from workers.engine.vllm_scheduler import scheduler_class, variables
+
+    schedule = vllm_config.scheduler_config
+    if schedule.scheduler_cls is not None:
+        raise EngineOptionsInvalid(
+            f"engine option scheduler_cls {schedule.scheduler_cls}: worker.others_yield needs a scheduler of its own; "
+            "leave one of them out"
+        )
+    schedule.scheduler_cls = scheduler_class(config.first_tokens, is_async=bool(schedule.async_scheduling))
+    return variables(config.first_tokens)
 
 
 def _first_line(report: Path) -> str | None:

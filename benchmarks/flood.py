@@ -3,9 +3,11 @@
 ``python -m benchmarks.flood --shape tiny --batch-jobs 400 --variant worker.refill_jobs=1 --variant ""``
 
 Per variant (settings with semicolons between them) a local fleet is started; interactive jobs of one token come at a
-steady rate, first to the idle fleet and then, some seconds after the batch jobs, into the flood. Each stage's p50 and
-p99 in milliseconds: ``queued`` in Redis (by its clock), ``engine`` from the engine taking it to its token, ``worker``
-all in the worker, ``total`` from submit to result.
+steady rate, first to the idle fleet and then, some seconds after the batch jobs, into the flood. Each stage's p50, p95
+and p99 in milliseconds: ``queued`` in Redis (by its clock), ``engine`` from the engine taking it to its token,
+``worker`` all in the worker, ``total`` from submit to result. ``late`` are the jobs that took twice as long as the
+middle one: when they came, in seconds, and what they took; stalls that come regularly show there. Batch tokens a second
+are of the whole flood, from the first submit to the last result.
 """
 
 import argparse
@@ -26,6 +28,8 @@ from workers.local.stack import LocalStack
 
 MILLISECONDS = 1000
 WARM_UP_JOBS = 20
+START_SECONDS = 600
+"""How long the first job may wait for the engine that serves it, and the last one for its turn."""
 
 
 def prompt(draw: random.Random) -> str:
@@ -49,6 +53,16 @@ async def interactive(producer: AsyncProducer, model: str, count: int, rate: flo
     return list(await asyncio.gather(*(one(start + number / rate) for number in range(count))))
 
 
+def late(taken: list[tuple[float, Any]], rate: float) -> list[tuple[float, float]]:
+    """When the late ones came, in seconds from the first, and how many milliseconds they took."""
+    middle = statistics.median(seconds for seconds, _ in taken)
+    return [
+        (round(number / rate, 2), round(seconds * MILLISECONDS))
+        for number, (seconds, _) in enumerate(taken)
+        if seconds > 2 * middle
+    ]
+
+
 def stages(taken: list[tuple[float, Any]]) -> dict[str, dict[str, float]]:
     """Percentiles of each stage."""
     parts = {
@@ -61,15 +75,18 @@ def stages(taken: list[tuple[float, Any]]) -> dict[str, dict[str, float]]:
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """p50 and p99."""
+    """p50, p95 and p99."""
     cuts = statistics.quantiles(values, n=100)
-    return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)}
+    return {f"p{cut}": round(cuts[cut - 1], 1) for cut in (50, 95, 99)}
 
 
 async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, Any]:
     """Alone, then flooded."""
     draw = random.Random()  # noqa: S311 - fresh prompts, no secret
     async with AsyncProducer(url) as producer:
+        # Engines that share a GPU start one after another: the first answer may take as long as the last one's start.
+        first = await producer.submit(model=model, prompt="first", sampling={"max_tokens": 1}, priority="interactive")
+        await producer.result(first, timeout_seconds=START_SECONDS)
         await interactive(producer, model, WARM_UP_JOBS, given.rate)
         alone = await interactive(producer, model, given.jobs, given.rate)
         low, high = given.output_tokens
@@ -82,11 +99,21 @@ async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, 
             }
             for _ in range(given.batch_jobs)
         )
+        began_at = time.perf_counter()
         batch = [one.submission for one in await producer.submit_many(flood) if one.submission]
         await asyncio.sleep(given.lead_seconds)
         flooded = await interactive(producer, model, given.jobs, given.rate)
         left = sum([(await producer.status(job)).state.value == "queued" for job in batch[-given.slots :]])
-    return {"alone": stages(alone), "flooded": stages(flooded), "last_batch_jobs_still_queued": left}
+        done = await asyncio.gather(*(producer.result(job, timeout_seconds=START_SECONDS) for job in batch))
+        took_seconds = time.perf_counter() - began_at
+    return {
+        "alone": stages(alone),
+        "alone_late": late(alone, given.rate),
+        "flooded": stages(flooded),
+        "flooded_late": late(flooded, given.rate),
+        "last_batch_jobs_still_queued": left,
+        "batch_tokens_per_second": round(sum(one.usage.completion_tokens for one in done) / took_seconds),
+    }
 
 
 def main() -> int:

@@ -7,6 +7,7 @@
 #
 #   PYTHON    an interpreter with vLLM and this project's dependencies; the project itself is taken from this folder
 #   REPEATS   counted passes
+#   JOBS      jobs of a pass; of mixed the interactive ones
 #   DRIVERS   other drivers than the usual ones
 #   ENGINES   engines per GPU of the second fleet row at 0.6b: a number, or auto (the default)
 #   TOGETHER  yes (the usual at 0.6b): all drivers are started first, the first alone so that the others find what it
@@ -17,7 +18,7 @@
 # 16 GiB hold 256 sequences of these jobs at both shapes; with less the fleet runs fewer at once. Six engines of 0.6b
 # take 114 GB like that: on a smaller GPU say TOGETHER=no.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && folder=$(cd "$1" && pwd) && shift
 python=${PYTHON:-python3}

@@ -33,7 +33,7 @@ def engines_of(versions: Mapping[str, str]) -> list[str]:
 
 def has_engine(versions: Mapping[str, str]) -> bool:
     """Whether a worker could run at all."""
-    return any(engine in versions for engine in ENGINES)
+    return bool(engines_of(versions))
 
 
 def is_cpu_build(versions: Mapping[str, str]) -> bool:

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import psutil
@@ -59,7 +58,7 @@ def make_engine(settings: Settings, engines_on_device: int = 1, first_tokens: Fi
     if settings.engine.kind == "simulated":
         from workers.engine.simulated import SimulatedEngine
 
-        return SimulatedEngine(_engine_config(settings, options))
+        return SimulatedEngine(_engine_config(settings, options, first_tokens))
     from workers.engine.vllm_engine import VllmEngine
 
     options = VLLM_DEFAULTS | options
@@ -70,10 +69,10 @@ def make_engine(settings: Settings, engines_on_device: int = 1, first_tokens: Fi
         options = gpu_share(options, engines_on_device, gpu_memory_bytes(gpu))
     else:
         options = _options_on_cpu(options, engines_on_device, len(settings.model.adapters))
-    return VllmEngine(replace(_engine_config(settings, options), first_tokens=first_tokens))
+    return VllmEngine(_engine_config(settings, options, first_tokens))
 
 
-def _engine_config(settings: Settings, options: Mapping[str, Any]) -> EngineConfig:
+def _engine_config(settings: Settings, options: Mapping[str, Any], first_tokens: FirstTokens) -> EngineConfig:
     return EngineConfig(
         settings.model.name,
         settings.model.served_as,
@@ -81,6 +80,7 @@ def _engine_config(settings: Settings, options: Mapping[str, Any]) -> EngineConf
         settings.worker.refill_jobs,
         settings.engine.tool_call_parser,
         settings.model.adapters,
+        first_tokens,
     )
 
 

@@ -152,10 +152,7 @@ def with_less_for_others(slots: Sequence[Slot], percentage: int) -> list[Slot]:
         for slot in slots
     ]
     if limited == list(slots):
-        raise PlacementError(
-            f"worker.others_active_thread_percentage {percentage}: no GPU is shared by interactive and other engines; "
-            "set worker.interactive_engines and --engines-per-gpu too, or leave it at 100"
-        )
+        raise _nothing_shared(f"worker.others_active_thread_percentage {percentage}", "leave it at 100")
     if not _has_mps():
         raise PlacementError(
             f"worker.others_active_thread_percentage {percentage} needs NVIDIA's MPS daemon, which does not answer: "
@@ -171,21 +168,24 @@ def with_yielding(slots: Sequence[Slot], folder: Path) -> list[Slot]:
     Raises:
         PlacementError: none does.
     """
-    files = {slot.index: folder / f"first-tokens-{slot.index}" for slot in slots if slot.lanes == "interactive"}
-    interactive = [slot for slot in slots if slot.index in files]
+    files = {slot: folder / f"first-tokens-{slot.index}" for slot in slots if slot.lanes == "interactive"}
     yielding = []
     for slot in slots:
-        beside = tuple(files[other.index] for other in interactive if slot.shares_device_with(other))
-        own = FirstTokens(announced_in=files[slot.index]) if slot in interactive else FirstTokens(yielded_to=beside)
+        beside = tuple(file for other, file in files.items() if slot.shares_device_with(other))
+        own = FirstTokens(announced_in=files[slot]) if slot in files else FirstTokens(yielded_to=beside)
         yielding.append(replace(slot, first_tokens=own))
     if not any(slot.first_tokens.yielded_to for slot in yielding):
-        raise PlacementError(
-            "worker.others_yield: no GPU is shared by interactive and other engines; set worker.interactive_engines "
-            "and --engines-per-gpu too, or leave it out"
-        )
+        raise _nothing_shared("worker.others_yield", "leave it out")
     for file in files.values():
         create(file)
     return yielding
+
+
+def _nothing_shared(setting: str, otherwise: str) -> PlacementError:
+    return PlacementError(
+        f"{setting}: no GPU is shared by interactive and other engines; set worker.interactive_engines and "
+        f"--engines-per-gpu too, or {otherwise}"
+    )
 
 
 def _has_mps() -> bool:

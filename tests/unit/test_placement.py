@@ -16,6 +16,7 @@ from workers.placement import (
     with_less_for_others,
     with_yielding,
 )
+from workers.process_arguments import parse
 
 CORES = [Core(memory_node=number // 2, package=0, physical=number, cpu=number) for number in range(4)]
 
@@ -155,6 +156,7 @@ def test_who_shares_a_device_with_an_interactive_engine_may_yield_to_its_first_t
         ["--announce-first-tokens", str(file)],
     ]
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert [parse(slot.arguments()).first_tokens for slot in slots] == [slot.first_tokens for slot in slots]
     on_cpu = with_yielding(with_interactive(place("none", [], 1, 2), 1), tmp_path)
     assert on_cpu[0].first_tokens.yielded_to == (on_cpu[1].first_tokens.announced_in,)
 

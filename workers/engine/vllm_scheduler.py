@@ -43,8 +43,10 @@ def variables(first_tokens: FirstTokens) -> dict[str, str]:
 
 def scheduler_class(first_tokens: FirstTokens, *, is_async: bool) -> str:
     """The name under which vLLM finds what takes part in it so."""
-    role = Announcing if first_tokens.announced_in else Yields
-    chosen = {Announcing: AnnouncingAsync, Yields: YieldsAsync}[role] if is_async else role
+    if first_tokens.announced_in:
+        chosen: type[Scheduler] = AnnouncingAsync if is_async else Announcing
+    else:
+        chosen = YieldsAsync if is_async else Yields
     return f"{chosen.__module__}.{chosen.__qualname__}"
 
 
@@ -73,14 +75,11 @@ class Announcing(Scheduler):
         """As vLLM's; what had its first token in this step, or has ended, is owed none."""
         outputs = super().update_from_output(*args, **options)
         if self._owed:
-            self._owed = {name for name in self._owed if name in self.requests and self._waits(self.requests[name])}
+            here = [self.requests[name] for name in self._owed if name in self.requests]
+            self._owed = {request.request_id for request in here if not request.num_output_tokens}
             if not self._owed:
                 self._announcement.settle()
         return outputs
-
-    @staticmethod
-    def _waits(request: "Request") -> bool:
-        return request.num_output_tokens == 0
 
 
 class AnnouncingAsync(Announcing, AsyncScheduler):

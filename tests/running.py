@@ -24,7 +24,7 @@ from tests.waiting import eventually, free_port
 from workers.app import AppSettings, make_app
 
 FLEET = [str(Path(sys.executable).with_name("fleet"))]
-ENGINE_START_SECONDS = 180.0
+ENGINE_START_SECONDS = 600.0
 ENGINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
 VLLM_OPTIONS = {"max_num_seqs": 64, "dtype": "float32", "enforce_eager": True}
 

@@ -79,35 +79,39 @@ def measure(plan: Plan) -> list[dict[str, Any]]:
 
 def wait_in_this_process(url: str, count: int, plan: Plan) -> dict[str, Any]:
     """One row."""
-    return asyncio.run(_wait(url, count, plan))
-
-
-async def _wait(url: str, count: int, plan: Plan) -> dict[str, Any]:
-    go, stop = SPAWN.Event(), SPAWN.Event()
-    ending = SPAWN.Process(target=end_jobs, args=(url, plan.results_per_second, go, stop))
+    ready, go, stop = SPAWN.Event(), SPAWN.Event(), SPAWN.Event()
+    ending = SPAWN.Process(target=end_jobs, args=(url, plan.results_per_second, ready, go, stop))
     ending.start()
+    try:
+        while not ready.wait(1.0):  # before the windows, which its imports are to be in none of
+            if not ending.is_alive():
+                message = f"the process that ends the jobs ended itself, with exit code {ending.exitcode}"
+                raise RuntimeError(message)
+        return asyncio.run(_wait(url, count, plan, go))
+    finally:
+        stop.set()
+        go.set()
+        ending.join()
+
+
+async def _wait(url: str, count: int, plan: Plan, go: Event) -> dict[str, Any]:
     process = psutil.Process()
     with redis.Redis.from_url(url) as client:
-        async with AsyncProducer(url) as producer:
+        # A caller that fails ends the group, and what stands in it.
+        async with AsyncProducer(url) as producer, asyncio.TaskGroup() as group:
             callers, waiting = Callers(producer), asyncio.Semaphore(0)
             resident_before, server_before = process.memory_info().rss, usage(client)
-            tasks = [asyncio.create_task(callers.live(waiting)) for _ in range(count)]
-            try:
-                for _ in range(count):
-                    await waiting.acquire()
-                await asyncio.sleep(min(SETTLE_SECONDS, plan.seconds))
-                resident = process.memory_info().rss - resident_before
-                server_bytes = (usage(client) - server_before).memory_bytes
-                quiet = await _window(callers, client, plan.seconds)
-                go.set()
-                busy = await _window(callers, client, plan.seconds)
-            finally:
-                go.set()
-                stop.set()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                ending.join()
+            tasks = [group.create_task(callers.live(waiting)) for _ in range(count)]
+            for _ in range(count):
+                await waiting.acquire()
+            await asyncio.sleep(min(SETTLE_SECONDS, plan.seconds))
+            resident = process.memory_info().rss - resident_before
+            server_bytes = (usage(client) - server_before).memory_bytes
+            quiet = await _window(callers, client, plan.seconds)
+            go.set()
+            busy = await _window(callers, client, plan.seconds)
+            for task in tasks:
+                task.cancel()
     return _row(count, quiet, busy) | {
         "producer_bytes_per_caller": round(resident / count),
         "server_bytes_per_caller": round(server_bytes / count),
@@ -139,11 +143,12 @@ def _row(count: int, quiet: tuple[Moment, Moment], busy: tuple[Moment, Moment]) 
     return row
 
 
-def end_jobs(url: str, results_per_second: float, go: Event, stop: Event) -> None:
-    """End the job that has waited longest, so many times a second; in a process of its own."""
+def end_jobs(url: str, results_per_second: float, ready: Event, go: Event, stop: Event) -> None:
+    """From ``go`` on, end the job that has waited longest, so many times a second; in a process of its own."""
     policy = LeasePolicy(lease_seconds=3600.0)
     with redis.Redis.from_url(url) as client:
         store = LeaseStore(client, MODEL, policy, consumer="one", worker="one@here")
+        ready.set()
         go.wait()
         next_at = time.monotonic()
         while not stop.wait(max(0.0, next_at - time.monotonic())):

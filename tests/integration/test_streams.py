@@ -29,7 +29,7 @@ from tests.unit.test_stream_reading import entries, heard
 
 GREEDY: dict[str, Any] = {"max_tokens": 400, "temperature": 0.0, "ignore_eos": True}
 PENALIZED: dict[str, Any] = GREEDY | {"temperature": 0.8, "frequency_penalty": 0.5, "seed": 3}
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 600.0
 
 
 def ask(producer: Producer, fleet: RunningFleet, **fields: Any) -> str:  # noqa: ANN401 - the request's

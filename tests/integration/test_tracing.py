@@ -101,7 +101,7 @@ def test_vllm_goes_on_with_the_trace(redis_url: str, tmp_path: Path, tiny_model:
     fleet = RunningFleet(redis_url, tmp_path, str(tiny_model), options, environ=protocol)
     with fleet, running_gateway(redis_url, tmp_path) as address:
         ask(address, "tiny")
-        eventually(lambda: vllms_own(receiver), what="vLLM's span is there", seconds=60)
+        eventually(lambda: vllms_own(receiver), what="vLLM's span is there")
     [by_vllm] = vllms_own(receiver)
     names = ["POST /v1/chat/completions", "create fleet.tiny", "process fleet.tiny", "chat tiny", "llm_request"]
     assert chain_of(receiver.spans, by_vllm) == names

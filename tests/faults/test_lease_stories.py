@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from producer import keys
 from tests.leasing import LeaseQueue, answer, end, publications, raws, tags
 from tests.waiting import eventually
 from workers.embedded import EmbeddedServer
@@ -166,3 +167,14 @@ def test_an_answer_ends_its_job_once_though_the_message_was_queued_twice(queue: 
     assert one.finish([end(first, "a", "one")]) == [FinishStatus.KEPT]
     assert queue.result("a") == answer("two")
     assert queue.leftovers() == []
+
+
+def test_a_cancel_that_crosses_the_answer_is_not_looked_for_any_more(queue: LeaseQueue) -> None:
+    """It came when the engine was done and the answer not yet written: for a week it was asked for by every worker."""
+    queue.push(b"a")
+    store = queue.store()
+    [tag] = tags(store.claim(1, held=0).messages)
+    queue.client.hset(queue.keys.cancels, mapping={"a": "its token", "b": "another's"})
+    queue.client.set(keys.result("a"), answer("cancelled", "REVOKED"))
+    assert store.finish([end(tag, "a")]) == [FinishStatus.KEPT]
+    assert queue.client.hgetall(queue.keys.cancels) == {b"b": b"another's"}

@@ -1,6 +1,6 @@
 -- The end of jobs: result, acknowledgement and lease check in one step. Safe to send again after a lost reply.
 --
--- KEYS  1 leases  2 leased  3 redelivery  4 dead letters  5 their index  6.. one result key per job
+-- KEYS  1 leases  2 leased  3 redelivery  4 dead letters  5 their index  6 cancels  7.. one result key per job
 -- ARGV  per job: tag, result (Celery's JSON), its lifetime in seconds (0: for ever), dead letter id, dead letter (JSON),
 --       tokens that it took ('': not known)
 -- Reply per job: 'stored', 'kept' (another attempt's result was there first) or 'fenced' (the lease was lost: nothing
@@ -24,25 +24,29 @@ local function count_drained(model, jobs, tokens)
   end
 end
 
+local function job_of(result_key)
+  return string.sub(result_key, #'celery-task-meta-' + 1)
+end
+
 -- For monitors, which see whether a job has a result and may not read it: a first one that is a success needs no note.
 local function note_end(key, result, before, lifetime_seconds)
   local status = status_of(result) or ''
   if status == 'SUCCESS' and not before then
     return
   end
-  local record = 'fleet:job:' .. string.sub(key, #'celery-task-meta-' + 1)
+  local record = 'fleet:job:' .. job_of(key)
   redis.call('HSET', record, 'ended', status)
   if lifetime_seconds > 0 then
     redis.call('EXPIRE', record, lifetime_seconds)
   end
 end
 
-local leases, leased, redelivery, dead, dead_index = unpack(KEYS, 1, 5)
+local leases, leased, redelivery, dead, dead_index, cancels = unpack(KEYS, 1, 6)
 local reply = {}
 local ended_jobs, ended_tokens = 0, 0
 
-for job = 1, #KEYS - 5 do
-  local key = KEYS[5 + job]
+for job = 1, #KEYS - 6 do
+  local key = KEYS[6 + job]
   local tag, result, lifetime_seconds, dead_id, letter, tokens = unpack(ARGV, job * 6 - 5, job * 6)
   local stored = redis.call('GET', key)
   if not settle(leases, leased, redelivery, tag, tonumber(tokens)) then
@@ -51,6 +55,8 @@ for job = 1, #KEYS - 5 do
     ended_jobs, ended_tokens = ended_jobs + 1, ended_tokens + (tonumber(tokens) or 0)
     if stored and is_terminal(stored) then
       reply[job] = 'kept'
+      -- Perhaps it was cancelled while this was on its way: then nobody else will say that the cancel was seen.
+      redis.pcall('HDEL', cancels, job_of(key))
     else
       if tonumber(lifetime_seconds) > 0 then
         redis.call('SET', key, result, 'EX', lifetime_seconds)

@@ -174,6 +174,7 @@ class LeaseStore:
         """Store results and acknowledge, each only while its lease is held. Repeating after an error is safe."""
         names = self._keys
         script_keys = [names.leases, names.leased, names.redelivery, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX]
+        script_keys.append(names.cancels)
         arguments: list[str | bytes | int] = []
         for end in ends:
             letter = end.dead_letter

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import httpx
 import psutil
 
 from config.gateway_settings import GatewaySettings
+from workers.bench.figures import percentile
 from workers.bench.machine import hardware, versions
 from workers.local.stack import LocalStack
 
@@ -142,10 +142,8 @@ async def crowd(address: str, gateway: Watched, given: argparse.Namespace) -> di
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
     """p50, p99 and the most, in milliseconds."""
-    if len(seconds) < 2:  # noqa: PLR2004 - quantiles need two
-        return {}
-    cuts = statistics.quantiles([value * MILLISECONDS for value in seconds], n=100)
-    return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1), "max": round(max(seconds) * MILLISECONDS, 1)}
+    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0} if seconds else {}
+    return {name: round(percentile(seconds, share) * MILLISECONDS, 1) for name, share in shares.items()}
 
 
 def main() -> int:

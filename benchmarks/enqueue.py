@@ -38,6 +38,7 @@ from producer import GenerationRequest, Priority, Producer, keys
 from producer.message import new_job, task_message
 from producer.outcome import read_outcome
 from tests.waiting import free_port
+from workers.bench.figures import CUTS, percentile
 from workers.embedded import EmbeddedServer
 
 MODEL = "m"
@@ -211,8 +212,7 @@ def latencies(here: Stand) -> dict[str, float]:
         began_at = time.perf_counter()
         here.producer.submit(**request)
         taken.append((time.perf_counter() - began_at) * 1000)
-    cuts = statistics.quantiles(taken[WARM_UP_JOBS:], n=100)
-    return {"p50_ms": round(cuts[49], 3), "p95_ms": round(cuts[94], 3), "p99_ms": round(cuts[98], 3)}
+    return {f"{name}_ms": round(percentile(taken[WARM_UP_JOBS:], share), 3) for name, share in CUTS.items()}
 
 
 def through_map(here: Stand, count: int) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from producer import AsyncProducer, GenerationResult
+from workers.bench.figures import CUTS, percentile
 from workers.bench.load import WORDS
 from workers.bench.shapes import model_folder
 from workers.local.stack import LocalStack
@@ -76,8 +77,7 @@ def stages(taken: list[tuple[float, Any]]) -> dict[str, dict[str, float]]:
 
 def percentiles(values: list[float]) -> dict[str, float]:
     """p50, p95 and p99."""
-    cuts = statistics.quantiles(values, n=100)
-    return {f"p{cut}": round(cuts[cut - 1], 1) for cut in (50, 95, 99)}
+    return {name: round(percentile(values, share), 1) for name, share in CUTS.items()}
 
 
 async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The fleet beside what it is measured against, on one GPU: benchmarks/gpu_run.sh FOLDER [PART...]
 #
-# PART is 0.6b, 8b (both without any), mixed-0.6b or mixed-8b (interactive jobs under a flood), calibrate (what
-# ENGINES=auto chooses at 0.6b, so that a later 0.6b finds it), tiny (a rehearsal on a CPU), or host (what needs no GPU:
+# PART is 0.6b, 8b (both without any), mixed-0.6b or mixed-8b (interactive jobs under a flood), flood-8b (where their
+# time goes: one engine, two of which one is for them, and with worker.others_yield), calibrate (what ENGINES=auto
+# chooses at 0.6b, so that a later 0.6b finds it), tiny or flood-tiny (rehearsals on a CPU), or host (what needs no GPU:
 # overhead, enqueue, latency). One JSON file per part comes into FOLDER, and what was printed beside it.
 #
 #   PYTHON    an interpreter with vLLM and this project's dependencies; the project itself is taken from this folder
 #   REPEATS   counted passes
-#   JOBS      jobs of a pass; of mixed the interactive ones
+#   JOBS      jobs of a pass; of mixed and flood the interactive ones
 #   DRIVERS   other drivers than the usual ones
 #   ENGINES   engines per GPU of the second fleet row at 0.6b: a number, or auto (the default)
 #   TOGETHER  yes (the usual at 0.6b): all drivers are started first, the first alone so that the others find what it
@@ -18,7 +19,7 @@
 # 16 GiB hold 256 sequences of these jobs at both shapes; with less the fleet runs fewer at once. Six engines of 0.6b
 # take 114 GB like that: on a smaller GPU say TOGETHER=no.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,22s/^# \{0,1\}//p' "$0"; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && folder=$(cd "$1" && pwd) && shift
 python=${PYTHON:-python3}
@@ -71,6 +72,17 @@ together() { # the usual
   [ "${TOGETHER:-$1}" = no ] || echo --together
 }
 
+flood() { # shape, batch jobs, KV cache of each engine in bytes, further options
+  local part=flood-$1 shape=$1 batch_jobs=$2 kv_bytes=$3 began=$SECONDS
+  local two="worker.engines_per_gpu=2;worker.interactive_engines=1;engine.options.kv_cache_memory_bytes=$((2 * $3))"
+  shift 3
+  timeout --signal=INT --kill-after=90 "$budget" "$python" -m benchmarks.flood --shape "$shape" \
+    --batch-jobs "$batch_jobs" --jobs "${JOBS:-400}" --variant "engine.options.kv_cache_memory_bytes=$kv_bytes" --variant "$two" \
+    --variant "$two;worker.others_yield=true" "$@" --output "$folder/$part.json" >"$folder/$part.txt" 2>&1 || status=1
+  cat "$folder/$part.txt"
+  echo "gpu_run: $part took $((SECONDS - began)) s"
+}
+
 usual=asyncllm,fleet,static-batch,celery-threads
 [ $# -gt 0 ] || set -- 0.6b 8b
 for part in "$@"; do
@@ -82,6 +94,8 @@ for part in "$@"; do
     calibrate) throughput calibrate 0.6b 64 $kv "$(auto_row $kv)" --warm-up-jobs 0 ;;
     mixed-0.6b) mixed 0.6b 3000 $kv ;;
     mixed-8b) mixed 8b 3000 $kv ;;
+    flood-8b) flood 8b 1400 $kv --set engine.options.max_model_len=2048 ;;
+    flood-tiny) flood tiny 200 $((gib / 4)) --rate 4 --slots 16 ;;
     tiny)
       sizes=(--prompt-words 20:60 --output-tokens 16:48 --set engine.options.max_num_seqs=16)
       throughput tiny tiny "${JOBS:-64}" $((gib / 4)) "${DRIVERS:-$usual,$(auto_row $((gib / 4)))}" $(together yes)
@@ -91,7 +105,10 @@ for part in "$@"; do
       bench enqueue enqueue --repeats "$repeats"
       bench latency latency --engine simulated --set engine.options.seconds_per_token=0 --repeats "$repeats"
       ;;
-    *) echo "gpu_run: no part $part: 0.6b, 8b, mixed-0.6b, mixed-8b, calibrate, tiny, host" >&2; status=2 ;;
+    *)
+      echo "gpu_run: no part $part: 0.6b, 8b, mixed-0.6b, mixed-8b, flood-8b, calibrate, tiny, flood-tiny, host" >&2
+      status=2
+      ;;
   esac
 done
 exit $status

@@ -11,13 +11,13 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from producer import Producer
+from workers.bench.figures import CUTS, percentile
 from workers.local.stack import LocalStack
 
 MILLISECONDS = 1000
@@ -66,8 +66,7 @@ def measure(redis_url: str, jobs: int) -> dict[str, list[float]]:
 
 def percentiles(values: list[float]) -> dict[str, float]:
     """p50, p95 and p99."""
-    cuts = statistics.quantiles(values, n=100)
-    return {"p50_ms": round(cuts[49], 2), "p95_ms": round(cuts[94], 2), "p99_ms": round(cuts[98], 2)}
+    return {f"{name}_ms": round(percentile(values, share), 2) for name, share in CUTS.items()}
 
 
 if __name__ == "__main__":

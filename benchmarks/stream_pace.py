@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import cast
 import redis
 
 from producer import Producer, keys
+from workers.bench.figures import CUTS, percentile
 from workers.local.stack import LocalStack
 
 TOKENS = 500
@@ -43,8 +43,8 @@ def main() -> int:
         stack.wait_until_ready()
         for streams in (1, *given.streams):  # the first warms up
             apart = measure(stack.settings.redis.url, streams)
-            cuts = statistics.quantiles(apart, n=100)
-            found = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "longest": max(apart), "entries": len(apart)}
+            found = {name: round(percentile(apart, share), 1) for name, share in CUTS.items()}
+            found |= {"longest": max(apart), "entries": len(apart)}
             print(json.dumps({"streams": streams, "apart_ms": found}), flush=True)
     return 0
 

@@ -34,6 +34,7 @@ from benchmarks.measured_worker import SLOTS_VARIABLE
 from producer import keys
 from producer.contract import GenerationRequest, SamplingOptions
 from producer.message import new_job, task_message
+from workers.bench.figures import percentile
 from workers.embedded import EmbeddedServer
 from workers.engine.base import EngineConfig, EngineRequest
 from workers.engine.simulated import SimulatedEngine
@@ -231,11 +232,10 @@ def occupancy_of(changes: list[tuple[float, int]]) -> dict[str, float]:
             if place in settled:
                 gaps.append(gap)
     whole_seconds = changes[settled.stop][0] - changes[settled.start][0]
-    cuts = statistics.quantiles(gaps, n=100)
     return {
         "occupancy_percent": round(100 * busy_seconds / whole_seconds / SLOTS, 2),
-        "refill_p50_ms": round(cuts[49] * MILLISECONDS, 2),
-        "refill_p99_ms": round(cuts[98] * MILLISECONDS, 2),
+        "refill_p50_ms": round(percentile(gaps, 0.5) * MILLISECONDS, 2),
+        "refill_p99_ms": round(percentile(gaps, 0.99) * MILLISECONDS, 2),
         "refill_max_ms": round(max(gaps) * MILLISECONDS, 2),
     }
 

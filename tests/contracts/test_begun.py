@@ -7,6 +7,7 @@ import pytest
 
 from tests.contracts.asking import answer, attempt, increments, request, streamed
 from workers.engine.base import Begun, CannotContinue, Engine, Increment
+from workers.engine.simulated import SimulatedEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,6 +37,27 @@ async def test_an_answer_goes_on_where_another_attempt_ended(engine: Engine) -> 
     (end,) = [piece async for piece in engine.generate(whole_answer)]
     assert (end.choices[0].text, end.choices[0].finish_reason) == ("", "length")
     assert end.prompt_tokens == pieces[-1].prompt_tokens
+
+
+async def test_tokens_whose_text_was_held_back_are_counted_once(engine: Engine) -> None:
+    """Told without their text, which may become a stop string: they are generated again, in their own place."""
+    options = {"max_tokens": 40, "ignore_eos": True, "temperature": 0.0, "logprobs": 0, "stop": ["held back"]}
+    wanted = streamed(request("go on", **options))
+    pieces = [piece async for piece in increments(engine, wanted)]
+    whole, retold = told(pieces), set()
+    for count in range(1, len(pieces)):
+        begun = told(pieces[:count])
+        try:
+            rest = [piece async for piece in engine.generate(replace(attempt(wanted), begun=begun))]
+        except CannotContinue:
+            continue  # the end of what was told is in the middle of a token
+        choices = [choice for piece in rest for choice in piece.choices]
+        void, *later = [choice.retold_tokens for choice in choices]
+        assert (begun.text + told(rest).text, any(later)) == (whole.text, False)
+        assert begun.token_ids[: len(begun.token_ids) - void] + told(rest).token_ids == whole.token_ids
+        assert sum(choice.token_count for choice in choices) == len(told(rest).token_ids)
+        retold.add(void)
+    assert max(retold) > 0 or isinstance(engine, SimulatedEngine)  # which holds nothing back
 
 
 async def test_what_was_not_told_by_its_tokens_is_not_gone_on_with(engine: Engine) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from producer.contract import GenerationRequest, ResponseFormat
+from producer.contract import GenerationRequest, ResponseFormat, TokenLogprob
 from producer.stream_entries import RESTARTED, Piece, Said, encode
 from tests.contracts.asking import request, streamed
-from workers.engine.base import EngineConfig, EngineRequest
+from workers.engine.base import ChoiceIncrement, EngineConfig, EngineRequest, Increment
 from workers.engine.simulated import SimulatedEngine
 from workers.inference.generate import Gathered
 from workers.inference.telling import Telling, generate_telling, may_go_on
@@ -80,6 +80,24 @@ async def test_the_next_attempt_tells_what_is_missing(engine: SimulatedEngine, c
     gathered = await attempt(engine, wanted, second, first.said_of(count))
     assert (gathered.choices, gathered.prompt_tokens) == (alone.choices, alone.prompt_tokens)
     assert second.entries == first.entries[count:]
+
+
+async def test_tokens_that_had_said_nothing_and_are_told_again_count_once() -> None:
+    """The result has those of the last attempt, and readers keep what they know of them."""
+    readers = Readers()
+    one, two, half, whole = (
+        TokenLogprob(token=name, token_id=number, logprob=-1.0)
+        for number, name in enumerate(("so", "me", "half", "whole"), start=1)
+    )
+    first = ChoiceIncrement(0, "some", 3, None, (one, two, half), (1, 2, 3))
+    Telling(readers, Said()).add(Increment((first,), 2))
+    last = Telling(readers, await readers.said())
+    again = ChoiceIncrement(0, "how", 2, "length", (half, whole), (3, 4), retold_tokens=1)
+    last.add(Increment((again,), 2))
+    [choice] = last.gathered.choices.values()
+    assert (choice.text, choice.token_count, choice.logprobs) == ("somehow", 4, (one, two, half, whole))
+    said = (await readers.said()).choices[0]
+    assert (said.text, said.token_ids, said.logprobs) == ("somehow", [1, 2, 3, 4], [one, two, half, whole])
 
 
 async def test_when_all_was_told_nothing_is_generated(engine: SimulatedEngine) -> None:

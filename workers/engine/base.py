@@ -121,6 +121,9 @@ class ChoiceIncrement:
     """For a streamed request."""
     tool_calls: tuple[ToolCall, ...] | None = None
     """All of this choice, in its last increment; they are no part of ``text``."""
+    retold_tokens: int = 0
+    """So many tokens at the end of what another attempt told are void, having said nothing yet: these are in their
+    place. In the first increment only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Going on with an answer that another attempt began: its tokens become the end of the prompt."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -14,6 +16,7 @@ TAIL_TOKENS: Final = 8
 """Prompt tokens that the first token's text may depend on (a space, half a character)."""
 HELD_BACK_TOKENS: Final = 64
 """At most so many tokens at the end may have said nothing yet: half characters, what may become a stop string."""
+HALF_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
 MOST_SEED: Final = 2**63
 
 
@@ -24,7 +27,9 @@ class GoingOn:
     prompt: "EngineInput"
     prompt_tokens: int
     """Of the prompt alone."""
-    begun_token_ids: tuple[int, ...]
+    begun_token_ids: tuple[int, ...] = ()
+    retold_tokens: int = 0
+    """So many that were told after those said nothing yet, and are generated again."""
 
 
 def with_begun(llm: "AsyncLLM", prompt: "EngineInput", params: "SamplingParams", begun: Begun) -> GoingOn:
@@ -43,13 +48,21 @@ def with_begun(llm: "AsyncLLM", prompt: "EngineInput", params: "SamplingParams",
     params.min_tokens = max(0, params.min_tokens - count)
     if params.seed is not None:
         params.seed = (params.seed + count) % MOST_SEED
-    return GoingOn(cast("EngineInput", fields | {"prompt_token_ids": [*ids, *told]}), len(ids), told)
+    longer = cast("EngineInput", fields | {"prompt_token_ids": [*ids, *told]})
+    return GoingOn(longer, len(ids), told, len(begun.token_ids) - count)
 
 
-def without_begun(increment: Increment, count: int) -> Increment:
-    """The increment as if those tokens were no part of the prompt."""
-    size_tokens = increment.prompt_tokens - count
-    return replace(increment, prompt_tokens=size_tokens, cached_tokens=min(increment.cached_tokens, size_tokens))
+async def without_begun(increments: AsyncGenerator[Increment, None], start: GoingOn) -> AsyncGenerator[Increment, None]:
+    """The increments as if what was begun were no part of the prompt; the first says what it takes the place of."""
+    count, retold_tokens = len(start.begun_token_ids), start.retold_tokens
+    async with aclosing(increments):
+        async for increment in increments:
+            choices = increment.choices
+            if retold_tokens and choices:
+                choices, retold_tokens = (replace(choices[0], retold_tokens=retold_tokens),), 0
+            size_tokens = increment.prompt_tokens - count
+            cached_tokens = min(increment.cached_tokens, size_tokens)
+            yield replace(increment, choices=choices, prompt_tokens=size_tokens, cached_tokens=cached_tokens)
 
 
 def _told(llm: "AsyncLLM", tail: list[int], begun: Begun, *, skip_special_tokens: bool) -> tuple[int, ...]:
@@ -59,6 +72,8 @@ def _told(llm: "AsyncLLM", tail: list[int], begun: Begun, *, skip_special_tokens
     before = tokenizer.decode(tail, skip_special_tokens=skip_special_tokens)
     for dropped in range(min(HELD_BACK_TOKENS, len(begun.token_ids)) + 1):
         ids = begun.token_ids[: len(begun.token_ids) - dropped]
-        if tokenizer.decode([*tail, *ids], skip_special_tokens=skip_special_tokens) == before + begun.text:
+        text = tokenizer.decode([*tail, *ids], skip_special_tokens=skip_special_tokens)
+        # After half a character vLLM would say the end of its prompt once more, with what comes first.
+        if text == before + begun.text and not (ids and text.endswith(HALF_CHARACTER)):
             return ids
     raise CannotContinue("the tokens that were told do not say what was told")

@@ -105,11 +105,13 @@ class VllmEngine(Engine):
             yield _ended(request, "abort")
             return
         going_on = None if attempt.begun is None else with_begun(llm, prompt, params, attempt.begun)
-        start = going_on or GoingOn(prompt, len(token_ids_of(prompt)), ())
+        start = going_on or GoingOn(prompt, len(token_ids_of(prompt)))
         increments = _outputs(llm, attempt, params, start, adapter)
         if tools is not None:
             begun = Begun(going_on.begun_token_ids, attempt.begun.text) if going_on and attempt.begun else None
             increments = tools.splitter(token_ids_of(prompt), begun).split(increments)
+        if going_on is not None:
+            increments = without_begun(increments, going_on)
         async with aclosing(increments):
             async for increment in increments:
                 yield increment
@@ -178,7 +180,7 @@ async def _outputs(
 ) -> AsyncGenerator[Increment, None]:
     request, taken_over = attempt.request, len(going_on.begun_token_ids)
     if taken_over and (params.max_tokens or 0) <= 0:  # it had all its tokens, and only its end was not told
-        yield _ended(request, "length", going_on.prompt_tokens)
+        yield _ended(request, "length", going_on.prompt_tokens + taken_over)
         return
     follows_priority = llm.vllm_config.scheduler_config.policy == "priority"
     priority = attempt.priority if follows_priority else 0
@@ -195,8 +197,7 @@ async def _outputs(
     )
     async with aclosing(generated) as outputs:
         async for output in outputs:
-            increment = increment_of(output, params.logprobs or 0, with_ids=with_ids)
-            yield without_begun(increment, taken_over) if taken_over else increment
+            yield increment_of(output, params.logprobs or 0, with_ids=with_ids)
 
 
 def kv_cache_tokens(cache: "CacheConfig") -> int | None:

@@ -42,11 +42,12 @@ class Gathered:
         for new in increment.choices:
             choice = self.choices.setdefault(new.index, GatheredChoice())
             choice.text += new.text
-            choice.token_count += new.token_count
+            choice.token_count += new.token_count - new.retold_tokens
             choice.finish_reason = new.finish_reason or choice.finish_reason
             choice.tool_calls = new.tool_calls or choice.tool_calls
             if new.logprobs is not None:
-                choice.logprobs = (choice.logprobs or ()) + new.logprobs
+                before = choice.logprobs or ()
+                choice.logprobs = before[: len(before) - new.retold_tokens] + new.logprobs
 
 
 async def generate(engine: Engine, attempt: EngineRequest, time_left_seconds: float | None) -> Gathered:

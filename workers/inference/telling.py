@@ -91,7 +91,7 @@ class Telling:
         pieces = []
         for new in increment.choices:
             before = self.gathered.choices.get(new.index, GatheredChoice())
-            at = (len(before.text), new.text, before.token_count, new.token_ids)
+            at = (len(before.text), new.text, before.token_count - new.retold_tokens, new.token_ids)
             if new.text or new.token_ids or new.finish_reason:
                 pieces.append(Piece(new.index, *at, new.finish_reason, new.logprobs, new.tool_calls))
         self.gathered.add(increment)

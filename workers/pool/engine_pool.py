@@ -191,13 +191,11 @@ class EnginePool(BasePool):
         """Nobody wants this delivery's job any more: its slot is free at once, its caller hears of it."""
         job = held.in_pool
         if isinstance(job, PoolJob) and self._abort(job, "cancelled"):
-            self._finisher.put(job, lambda: self._revoke(job, held))
+            self._finisher.put(job, lambda: self._revoke(job))
 
-    def _revoke(self, job: PoolJob, held: Held) -> None:
+    def _revoke(self, job: PoolJob) -> None:
         job.callbacks.revoke()
         self.runtime.journal.job_finished(job.delivery.job_id, JobState.CANCELLED)
-        if held.is_cancelled:
-            self.runtime.leases.store.forget_cancels([job.delivery.job_id])
 
     def lose(self, held: Held) -> None:
         """Somebody else has this delivery's job now: its slot is free at once, and nothing is said."""

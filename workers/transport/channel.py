@@ -176,7 +176,6 @@ class LeaseChannel(kombu_redis.Channel):
             self.connection._deliver(arrival.message, self.intake.queue)  # noqa: SLF001 - kombu's own way
         finally:
             worker_state.revoked.discard(job_id)
-        self.intake.store.forget_cancels([job_id])
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - redis-py's
         # Not by what is consumed now: a channel that closes reads the last reply when its queues are gone.

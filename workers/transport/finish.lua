@@ -5,6 +5,7 @@
 --       tokens that it took ('': not known)
 -- Reply per job: 'stored', 'kept' (another attempt's result was there first) or 'fenced' (the lease was lost: nothing
 --       was written)
+local leases, leased, redelivery, dead, dead_index, cancels = unpack(KEYS, 1, 6)
 local DRAIN_BUCKET_SECONDS, DRAIN_BUCKETS, DRAIN_EXPIRES_SECONDS = 10, 7, 120  -- as in producer/drain_rate.py
 
 -- One more entry of the ring that producer/drain_rate.py reads: "<bucket> <jobs> <tokens>", by the bucket's place.
@@ -28,11 +29,19 @@ local function job_of(result_key)
   return string.sub(result_key, #'celery-task-meta-' + 1)
 end
 
+-- A job that was cancelled, perhaps while its answer was on the way, has its end: nobody need look for that any more.
+local function forget_cancel(key)
+  redis.pcall('HDEL', cancels, job_of(key))
+end
+
 -- For monitors, which see whether a job has a result and may not read it: a first one that is a success needs no note.
 local function note_end(key, result, before, lifetime_seconds)
   local status = status_of(result) or ''
   if status == 'SUCCESS' and not before then
     return
+  end
+  if status == 'REVOKED' then
+    forget_cancel(key)
   end
   local record = 'fleet:job:' .. job_of(key)
   redis.call('HSET', record, 'ended', status)
@@ -41,7 +50,6 @@ local function note_end(key, result, before, lifetime_seconds)
   end
 end
 
-local leases, leased, redelivery, dead, dead_index, cancels = unpack(KEYS, 1, 6)
 local reply = {}
 local ended_jobs, ended_tokens = 0, 0
 
@@ -55,8 +63,7 @@ for job = 1, #KEYS - 6 do
     ended_jobs, ended_tokens = ended_jobs + 1, ended_tokens + (tonumber(tokens) or 0)
     if stored and is_terminal(stored) then
       reply[job] = 'kept'
-      -- Perhaps it was cancelled while this was on its way: then nobody else will say that the cancel was seen.
-      redis.pcall('HDEL', cancels, job_of(key))
+      forget_cancel(key)
     else
       if tonumber(lifetime_seconds) > 0 then
         redis.call('SET', key, result, 'EX', lifetime_seconds)

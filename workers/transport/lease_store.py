@@ -173,8 +173,8 @@ class LeaseStore:
     def finish(self, ends: Sequence[Finish]) -> list[FinishStatus]:
         """Store results and acknowledge, each only while its lease is held. Repeating after an error is safe."""
         names = self._keys
-        script_keys = [names.leases, names.leased, names.redelivery, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX]
-        script_keys.append(names.cancels)
+        moving = [names.leases, names.leased, names.redelivery]
+        script_keys = [*moving, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, names.cancels]
         arguments: list[str | bytes | int] = []
         for end in ends:
             letter = end.dead_letter

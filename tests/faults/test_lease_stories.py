@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -177,4 +178,14 @@ def test_a_cancel_that_crosses_the_answer_is_not_looked_for_any_more(queue: Leas
     queue.client.hset(queue.keys.cancels, mapping={"a": "its token", "b": "another's"})
     queue.client.set(keys.result("a"), answer("cancelled", "REVOKED"))
     assert store.finish([end(tag, "a")]) == [FinishStatus.KEPT]
+    assert queue.client.hgetall(queue.keys.cancels) == {b"b": b"another's"}
+
+
+def test_a_cancelled_job_that_had_no_result_is_not_looked_for_once_it_has_one(queue: LeaseQueue) -> None:
+    """Its first result had lived its time when a worker came to the message."""
+    queue.push(b"a")
+    store = queue.store()
+    [tag] = tags(store.claim(1, held=0).messages)
+    queue.client.hset(queue.keys.cancels, mapping={"a": "its token", "b": "another's"})
+    assert store.finish([replace(end(tag, "a"), result=answer("cancelled", "REVOKED"))]) == [FinishStatus.STORED]
     assert queue.client.hgetall(queue.keys.cancels) == {b"b": b"another's"}

@@ -154,6 +154,23 @@ def test_a_job_whose_lease_was_lost_sends_no_links(desk: Desk) -> None:
     assert desk.backend.client.llen(LINK_QUEUE) == 1
 
 
+def test_a_revocation_is_stored_before_celery_acknowledges(desk: Desk) -> None:
+    """It does so at once, and the next claim takes that along: a result that waited for its group met no lease then."""
+    job = desk.job("j")
+    desk.queue.client.hset(desk.queue.keys.cancels, "j", "its token")
+
+    def revoke() -> None:
+        desk.backend.mark_as_revoked("j", "cancelled")
+        desk.leases.acknowledge([job.tag])
+
+    desk.put(desk.job("before"))
+    desk.finisher.put(job, revoke)
+    desk.finisher.start()
+    eventually(lambda: desk.done == ["before"] and not len(desk.ledger), what="both are over")
+    eventually(lambda: desk.backend.get_state("j") == "REVOKED", what="the result is there")
+    assert not desk.queue.client.exists(desk.queue.keys.cancels)
+
+
 def test_a_job_that_found_no_room_waits_in_redis_for_another_attempt(desk: Desk) -> None:
     """Under no lease, and with no result; its slot is free."""
     desk.finisher.put(desk.job("j"), Later(5.0, "no room"))

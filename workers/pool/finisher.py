@@ -141,6 +141,13 @@ class Finisher:
         self._last_group_at = time.monotonic()
 
     def _finish_group(self, group: list[tuple[PoolJob, Finished]]) -> None:
+        self._record_together([item for item in group if not callable(item[1])])
+        for job, finished in group:
+            if callable(finished):
+                # Not held back: Celery acknowledges right behind the result, and the next claim takes that along.
+                self._finish_or_give_back(job, finished)
+
+    def _record_together(self, group: list[tuple[PoolJob, Finished]]) -> None:
         traced: list[tuple[PoolJob, Finished, Any]] = []
         with self._backend.grouped():
             for job, finished in group:

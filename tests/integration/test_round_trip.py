@@ -61,7 +61,8 @@ def test_a_thousand_jobs_are_mapped_in_order_each_with_its_own_parameters(
 
 async def test_a_web_app_awaits_many_results_at_once(fleet: RunningFleet) -> None:
     """AsyncProducer, as a request handler would use it."""
-    async with AsyncProducer(fleet.redis_url) as producer:
+    # Connections that begin at once, in a process that a busy machine may let stand still for some seconds.
+    async with AsyncProducer(fleet.redis_url, connect_timeout_seconds=60) as producer:
 
         async def handler(number: int) -> int:
             job = await producer.submit(

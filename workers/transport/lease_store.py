@@ -121,7 +121,9 @@ class LeaseStore:
         self._consumer = consumer
         self._worker = worker
         names = self._keys = keys.QueueKeys(model)
-        self._moving = (names.leases, names.leased, names.redelivery, names.suspects)
+        ending = (names.leases, names.leased, names.redelivery)
+        self._moving = (*ending, names.suspects)
+        self._burying = (*ending, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX)
         self._steps = sorted(keys.PRIORITY_STEPS.values())
         self._lanes = [keys.lane_of_step(model, step) for step in self._steps]
         self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
@@ -172,23 +174,19 @@ class LeaseStore:
 
     def finish(self, ends: Sequence[Finish]) -> list[FinishStatus]:
         """Store results and acknowledge, each only while its lease is held. Repeating after an error is safe."""
-        names = self._keys
-        moving = [names.leases, names.leased, names.redelivery]
-        script_keys = [*moving, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX, names.cancels]
+        script_keys = [*self._burying, self._keys.cancels, *(end.result_key for end in ends)]
         arguments: list[str | bytes | int] = []
         for end in ends:
             letter = end.dead_letter
             arguments += [end.tag, end.result, end.lifetime_seconds]
             arguments += [letter.letter_id, letter.text] if letter else ["", ""]
             arguments.append("" if end.tokens is None else end.tokens)
-        reply = self._scripts["finish"]([*script_keys, *(end.result_key for end in ends)], arguments)
+        reply = self._scripts["finish"](script_keys, arguments)
         return [FinishStatus(status.decode()) for status in reply]
 
     def bury(self, tag: str, letter: DeadLetter) -> bool:
         """Move a message that has no job to answer to the dead letters; False when the lease was lost."""
-        names = self._keys
-        script_keys = [names.leases, names.leased, names.redelivery, keys.DEAD_LETTERS, keys.DEAD_LETTER_INDEX]
-        return bool(self._scripts["bury"](script_keys, [tag, letter.letter_id, letter.text]))
+        return bool(self._scripts["bury"](list(self._burying), [tag, letter.letter_id, letter.text]))
 
     def renew(self, tags: Iterable[str]) -> Renewal:
         """Extend these leases to a whole ``lease_seconds`` from now."""

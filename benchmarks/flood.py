@@ -6,8 +6,9 @@ Per variant (settings with semicolons between them) a local fleet is started; in
 steady rate, first to the idle fleet and then, some seconds after the batch jobs, into the flood. Each stage's p50, p95
 and p99 in milliseconds: ``queued`` in Redis (by its clock), ``engine`` from the engine taking it to its token,
 ``worker`` all in the worker, ``total`` from submit to result. ``late`` are the jobs that took twice as long as the
-middle one: when they came, in seconds, and what they took; stalls that come regularly show there. Batch tokens a second
-are of the whole flood, from the first submit to the last result.
+middle one: when they came, in seconds, what they took, and of that in the queue and in the engine; stalls that come
+regularly show there, and ``…_at`` is the first one's time of day. Batch tokens a second are of the whole flood, from
+the first submit to the last result.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +56,15 @@ async def interactive(producer: AsyncProducer, model: str, count: int, rate: flo
     return list(await asyncio.gather(*(one(start + number / rate) for number in range(count))))
 
 
-def late(taken: list[tuple[float, Any]], rate: float) -> list[tuple[float, float]]:
-    """When the late ones came, in seconds from the first, and how many milliseconds they took."""
+def late(taken: Sequence[tuple[float, GenerationResult | None]], rate: float) -> list[tuple[float, ...]]:
+    """When the late ones came, in seconds from the first, and their milliseconds: all, and what the worker tells."""
     middle = statistics.median(seconds for seconds, _ in taken)
-    return [
-        (round(number / rate, 2), round(seconds * MILLISECONDS))
-        for number, (seconds, _) in enumerate(taken)
-        if seconds > 2 * middle
-    ]
+    found = []
+    for number, (seconds, result) in enumerate(taken):
+        if seconds > 2 * middle:
+            told = (result.timings.queued_seconds, result.timings.first_token_seconds) if result else ()
+            found.append((round(number / rate, 2), *(round((part or 0.0) * MILLISECONDS) for part in (seconds, *told))))
+    return found
 
 
 def stages(taken: list[tuple[float, Any]]) -> dict[str, dict[str, float]]:
@@ -88,6 +91,7 @@ async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, 
         first = await producer.submit(model=model, prompt="first", sampling={"max_tokens": 1}, priority="interactive")
         await producer.result(first, timeout_seconds=START_SECONDS)
         await interactive(producer, model, WARM_UP_JOBS, given.rate)
+        alone_at = time.time()
         alone = await interactive(producer, model, given.jobs, given.rate)
         low, high = given.output_tokens
         flood = (
@@ -102,13 +106,16 @@ async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, 
         began_at = time.perf_counter()
         batch = [one.submission for one in await producer.submit_many(flood) if one.submission]
         await asyncio.sleep(given.lead_seconds)
+        flooded_at = time.time()
         flooded = await interactive(producer, model, given.jobs, given.rate)
         left = sum([(await producer.status(job)).state.value == "queued" for job in batch[-given.slots :]])
         done = await asyncio.gather(*(producer.result(job, timeout_seconds=START_SECONDS) for job in batch))
         took_seconds = time.perf_counter() - began_at
     return {
+        "alone_at": round(alone_at, 2),
         "alone": stages(alone),
         "alone_late": late(alone, given.rate),
+        "flooded_at": round(flooded_at, 2),
         "flooded": stages(flooded),
         "flooded_late": late(flooded, given.rate),
         "last_batch_jobs_still_queued": left,

@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,44 +83,55 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {name: round(percentile(values, share), 1) for name, share in CUTS.items()}
 
 
-async def measure(url: str, model: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Alone, then flooded."""
+async def warm_up(producer: AsyncProducer, model: str, rate: float) -> None:
+    """Until the engine that serves interactive jobs answers, and some jobs more."""
+    # Engines that share a GPU start one after another: the first answer may take as long as the last one's start.
+    first = await producer.submit(model=model, prompt="first", sampling={"max_tokens": 1}, priority="interactive")
+    await producer.result(first, timeout_seconds=START_SECONDS)
+    await interactive(producer, model, WARM_UP_JOBS, rate)
+
+
+def batch_jobs(model: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The flood."""
     draw = random.Random()  # noqa: S311 - fresh prompts, no secret
-    async with AsyncProducer(url) as producer:
-        # Engines that share a GPU start one after another: the first answer may take as long as the last one's start.
-        first = await producer.submit(model=model, prompt="first", sampling={"max_tokens": 1}, priority="interactive")
-        await producer.result(first, timeout_seconds=START_SECONDS)
-        await interactive(producer, model, WARM_UP_JOBS, given.rate)
-        alone_at = time.time()
-        alone = await interactive(producer, model, given.jobs, given.rate)
-        low, high = given.output_tokens
-        flood = (
-            {
-                "model": model,
-                "prompt": prompt(draw),
-                "priority": "batch",
-                "sampling": {"max_tokens": draw.randint(low, high), "ignore_eos": True},
-            }
-            for _ in range(given.batch_jobs)
-        )
-        began_at = time.perf_counter()
-        batch = [one.submission for one in await producer.submit_many(flood) if one.submission]
-        await asyncio.sleep(given.lead_seconds)
-        flooded_at = time.time()
-        flooded = await interactive(producer, model, given.jobs, given.rate)
-        left = sum([(await producer.status(job)).state.value == "queued" for job in batch[-given.slots :]])
-        done = await asyncio.gather(*(producer.result(job, timeout_seconds=START_SECONDS) for job in batch))
-        took_seconds = time.perf_counter() - began_at
+    low, high = given.output_tokens
+    for _ in range(given.batch_jobs):
+        sampling = {"max_tokens": draw.randint(low, high), "ignore_eos": True}
+        yield {"model": model, "prompt": prompt(draw), "priority": "batch", "sampling": sampling}
+
+
+async def measure(producer: AsyncProducer, model: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Alone, then flooded."""
+    alone_at = time.time()
+    alone = await interactive(producer, model, given.jobs, given.rate)
+    began_at = time.perf_counter()
+    batch = [one.submission for one in await producer.submit_many(batch_jobs(model, given)) if one.submission]
+    await asyncio.sleep(given.lead_seconds)
+    flooded_at = time.time()
+    flooded = await interactive(producer, model, given.jobs, given.rate)
+    left = sum([(await producer.status(job)).state.value == "queued" for job in batch[-given.slots :]])
+    done = await asyncio.gather(*(producer.result(job, timeout_seconds=START_SECONDS) for job in batch))
+    took_seconds = time.perf_counter() - began_at
+    of_alone, of_flooded = stages(alone), stages(flooded)
     return {
+        "flooded_to_alone": {name: round(of_flooded["total"][name] / of_alone["total"][name], 2) for name in CUTS},
         "alone_at": round(alone_at, 2),
-        "alone": stages(alone),
+        "alone": of_alone,
         "alone_late": late(alone, given.rate),
         "flooded_at": round(flooded_at, 2),
-        "flooded": stages(flooded),
+        "flooded": of_flooded,
         "flooded_late": late(flooded, given.rate),
         "last_batch_jobs_still_queued": left,
         "batch_tokens_per_second": round(sum(one.usage.completion_tokens for one in done) / took_seconds),
     }
+
+
+async def repeats(url: str, model: str, given: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
+    """Each as soon as it is measured."""
+    async with AsyncProducer(url) as producer:
+        await warm_up(producer, model, given.rate)
+        for _ in range(given.repeats):
+            yield await measure(producer, model, given)
 
 
 def main() -> int:
@@ -129,6 +140,7 @@ def main() -> int:
     parser.add_argument("--shape", default="tiny")
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--repeats", type=int, default=1, help="of each variant, one start for all")
     parser.add_argument("--batch-jobs", type=int, default=3000)
     parser.add_argument("--output-tokens", type=int, nargs=2, default=(32, 512))
     parser.add_argument("--slots", type=int, default=256)
@@ -137,7 +149,13 @@ def main() -> int:
     parser.add_argument("--variant", action="append", help="settings of this variant: name=value;name=value")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    found = {}
+    asyncio.run(every_variant(given))
+    return 0
+
+
+async def every_variant(given: argparse.Namespace) -> None:
+    """Printed, and kept, repeat by repeat: a run that is cut short has told what it had."""
+    found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder, options = model_folder(given.shape, Path(scratch))
         usual = {f"engine.options.{name}": value for name, value in options.items()}
@@ -147,11 +165,11 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as home, LocalStack(Path(home), overrides) as stack:
                 stack.wait_until_ready()
                 settled = stack.settings
-                found[variant] = asyncio.run(measure(settled.redis.url, settled.model.served_as, given))
-            print(json.dumps({variant or "as it comes": found[variant]}), flush=True)
-            if given.output:
-                given.output.write_text(json.dumps(found, indent=1))
-    return 0
+                async for repeat in repeats(settled.redis.url, settled.model.served_as, given):
+                    found.setdefault(variant, []).append(repeat)
+                    print(json.dumps({variant or "as it comes": repeat}), flush=True)
+                    if given.output:
+                        given.output.write_text(json.dumps(found, indent=1))
 
 
 def settings(pairs: list[str]) -> dict[str, Any]:

@@ -19,20 +19,21 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from producer import AsyncProducer, GenerationResult
-from workers.bench.figures import CUTS, percentile
+from workers.bench.figures import CUTS, MILLISECONDS, percentile
 from workers.bench.load import WORDS
 from workers.bench.shapes import model_folder
 from workers.local.stack import LocalStack
 
-MILLISECONDS = 1000
 WARM_UP_JOBS = 20
 START_SECONDS = 600
 """How long the first job may wait for the engine that serves it, and the last one for its turn."""
+
+Answer = TypeVar("Answer")
 
 
 def prompt(draw: random.Random) -> str:
@@ -40,20 +41,31 @@ def prompt(draw: random.Random) -> str:
     return " ".join(draw.choices(WORDS, k=draw.randint(50, 300)))
 
 
-async def interactive(producer: AsyncProducer, model: str, count: int, rate: float) -> list[tuple[float, Any]]:
+async def at_rate(run: Callable[[], Awaitable[Answer]], count: int, rate: float) -> list[tuple[float, Answer]]:
+    """Begin so many a second; the seconds that each took, and what it answered."""
+    start = time.perf_counter()
+
+    async def one(at: float) -> tuple[float, Answer]:
+        await asyncio.sleep(at - time.perf_counter())
+        began_at = time.perf_counter()
+        answer = await run()
+        return time.perf_counter() - began_at, answer
+
+    return list(await asyncio.gather(*(one(start + number / rate) for number in range(count))))
+
+
+async def interactive(
+    producer: AsyncProducer, model: str, count: int, rate: float
+) -> list[tuple[float, GenerationResult]]:
     """The seconds that each job took, and its result."""
     draw = random.Random()  # noqa: S311 - fresh prompts, no secret
 
-    async def one(at: float) -> tuple[float, GenerationResult]:
-        await asyncio.sleep(at - time.perf_counter())
-        began_at = time.perf_counter()
+    async def one() -> GenerationResult:
         sampling = {"max_tokens": 1, "ignore_eos": True}
         job = await producer.submit(model=model, prompt=prompt(draw), sampling=sampling, priority="interactive")
-        result = await producer.result(job, timeout_seconds=60)
-        return time.perf_counter() - began_at, result
+        return await producer.result(job, timeout_seconds=60)
 
-    start = time.perf_counter()
-    return list(await asyncio.gather(*(one(start + number / rate) for number in range(count))))
+    return await at_rate(one, count, rate)
 
 
 def late(taken: Sequence[tuple[float, GenerationResult | None]], rate: float) -> list[tuple[float, ...]]:
@@ -67,7 +79,7 @@ def late(taken: Sequence[tuple[float, GenerationResult | None]], rate: float) ->
     return found
 
 
-def stages(taken: list[tuple[float, Any]]) -> dict[str, dict[str, float]]:
+def stages(taken: Sequence[tuple[float, GenerationResult]]) -> dict[str, dict[str, float]]:
     """Percentiles of each stage."""
     parts = {
         "queued": [result.timings.queued_seconds or 0.0 for _, result in taken],

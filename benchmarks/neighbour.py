@@ -1,6 +1,6 @@
 """What an engine notices of another on the same device: bare AsyncLLM processes, no queue, no Redis.
 
-``python -m benchmarks.idle_neighbour --shape 8b --output idle-neighbour.json``
+``python -m benchmarks.neighbour --shape 8b --output neighbour.json``
 
 One engine gets jobs of one token at a steady rate: alone, then with a second engine started beside it that idles, then
 with that one full (:mod:`benchmarks.bare_engine`). Each time p50, p95 and p99 of a job in milliseconds, and the late
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.bare_engine import Phase
-from benchmarks.device_load import hardware
-from benchmarks.flood import MILLISECONDS, late, percentiles, prompt
+from benchmarks.device_load import device_memory_bytes, hardware
+from benchmarks.flood import at_rate, late, percentiles, prompt
 from benchmarks.two_engines import EngineProcess, cores_of
+from workers.bench.figures import MILLISECONDS
 from workers.bench.shapes import model_folder
 from workers.engine.base import EngineConfig
 from workers.engine.vllm_launch import launch
@@ -42,16 +43,12 @@ async def one_token_jobs(llm: "AsyncLLM", count: int, rate: float) -> list[tuple
 
     draw = random.Random()  # noqa: S311 - fresh prompts, no secret
 
-    async def one(at: float) -> tuple[float, None]:
-        await asyncio.sleep(at - time.perf_counter())
-        began_at = time.perf_counter()
+    async def one() -> None:
         params = SamplingParams(max_tokens=1, ignore_eos=True)
         async for _ in llm.generate(prompt(draw), params, f"{draw.getrandbits(64):x}"):
             pass
-        return time.perf_counter() - began_at, None
 
-    start = time.perf_counter()
-    return list(await asyncio.gather(*(one(start + number / rate) for number in range(count))))
+    return await at_rate(one, count, rate)
 
 
 async def phase(llm: "AsyncLLM", name: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -89,19 +86,19 @@ async def measure(given: argparse.Namespace, scratch: Path) -> list[dict[str, An
     """All three series."""
     folder, options = model_folder(given.shape, scratch)
     options |= {"max_num_seqs": given.slots, "max_model_len": 2048} | given.engine_options
-    if given.shape == "tiny":  # vLLM's CPU build binds its threads at the start
-        everywhere = os.sched_getaffinity(0)
+    neighbours_cores: list[int] = []
+    everywhere = os.sched_getaffinity(0)
+    if device_memory_bytes() is None:  # vLLM's CPU build binds its threads at the start
+        neighbours_cores = cores_of(1, 2)
         os.sched_setaffinity(0, cores_of(0, 2))
     llm = launch(EngineConfig(str(folder), "m", options), scratch / "failure")
+    os.sched_setaffinity(0, everywhere)
     neighbour = None
     try:
         await one_token_jobs(llm, WARM_UP_JOBS, given.rate)
         found = [await phase(llm, "alone", given)]
-        if given.shape == "tiny":
-            os.sched_setaffinity(0, everywhere)
         neighbour = EngineProcess(1, {}, scratch / "neighbour.log")
-        cores = cores_of(1, 2) if given.shape == "tiny" else []
-        neighbour.tell({"model": str(folder), "options": options, "engine": 1, "cores": cores})
+        neighbour.tell({"model": str(folder), "options": options, "engine": 1, "cores": neighbours_cores})
         await asyncio.to_thread(neighbour.answer)
         found.append(await phase(llm, "beside an idle engine", given))
         neighbour.tell(flood_of(given))

@@ -1,12 +1,13 @@
 """Every link of our documents to a file or a heading of this repository leads there."""
 
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).parents[2]
 FENCED: Final = re.compile(r"^( *)(```+).*?^\1\2", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 OUTSIDE: Final = re.compile(r"[a-z]+:")
@@ -27,13 +28,12 @@ def text_of(document: Path) -> str:
 @cache
 def anchors_of(document: Path) -> frozenset[str]:
     """The names that GitHub gives its headings; repeated headings are numbered there."""
-    found: list[str] = []
+    found: Counter[str] = Counter()
     for heading in re.findall(r"^#+ +(.*?)[ #]*$", text_of(document), re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
         name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-        again = sum(re.fullmatch(rf"{re.escape(name)}(-\d+)?", other) is not None for other in found)
-        found.append(f"{name}-{again}" if again else name)
-    return frozenset(found)
+        found[name] += 1
+    return frozenset(f"{name}-{again}" if again else name for name, times in found.items() for again in range(times))
 
 
 def leads_nowhere(document: Path, target: str) -> bool:
